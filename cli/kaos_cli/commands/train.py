@@ -1,0 +1,244 @@
+"""`kaos train`: deploy jobs, watch them, and get everything back."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+
+from kaos.errors import AlreadyExistsError, InvalidInputError
+from kaos.resources import Resources
+from kaos.schema.bundle import BundleKind
+from kaos.schema.deploy import DeployRequest, DeployResponse
+from kaos_cli import train_output
+from kaos_cli.client import WorkspaceClient, connect
+from kaos_cli.config import Config, current_workspace, load_config, remember_rows, row
+from kaos_cli.options import JobOptions
+from kaos_cli.output import OutputOption, done, print_json, progress_bar, say
+from kaos_cli.train_watch import follow_log, wait_for_job
+
+_LIST = "kaos train list"
+
+
+@click.group()
+def train() -> None:
+    """Train models, watch them, and get everything back."""
+
+
+@train.command()
+@click.option("-s", "--source", type=click.Path(path_type=Path), help="Directory of the source bundle.")
+@click.option("-d", "--data", type=click.Path(path_type=Path), help="Directory of the data bundle.")
+@click.option("--cpu", help="Cores, such as 0.5 or 2.")
+@click.option("--memory", help="Memory with an SI suffix, such as 512Mi or 2G.")
+@click.option("--gpu", help="Number of GPUs.")
+@click.option("--wait", is_flag=True, help="Wait for the job to end; exit with 1 if it fails.")
+@OutputOption
+def deploy(
+    source: Path | None,
+    data: Path | None,
+    cpu: str | None,
+    memory: str | None,
+    gpu: str | None,
+    wait: bool,
+    output: str,
+) -> None:
+    """Submit code and data, and train. What is left out is taken from the workspace's current inputs.
+
+    Example: kaos train deploy -s templates/mnist/model-train -d templates/mnist/data
+    """
+    resources = Resources.parse(cpu, memory, gpu)
+    if source is None and data is None and resources == Resources():
+        say("Nothing new is submitted: this trains again on the current inputs.")
+    client = _workspace(load_config())
+    response = _submit(client, source, data, resources)
+    if output == "json":
+        print_json(train_output.deploy_json(response))
+    else:
+        train_output.print_inputs(response)
+    if response.job_id is None:
+        say(f"No job started: there is no {' and no '.join(response.inputs.lacking)} yet.")
+    elif wait:
+        wait_for_job(client, response.job_id)
+    else:
+        say(
+            f"Job {response.job_id} started. Watch it: kaos train list, kaos train logs -j {response.job_id} --follow"
+        )
+
+
+@train.command("list")
+@click.option(
+    "-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True, help="Newest jobs."
+)
+@OutputOption
+def list_jobs(limit: int, output: str) -> None:
+    """List the jobs of the workspace, the newest first.
+
+    Example: kaos train list
+    """
+    config = load_config()
+    client = _workspace(config)
+    jobs = client.jobs(limit)
+    ids = train_output.order(jobs)
+    remember_rows(config, _listing(client), [job.job_id for job in ids])
+    if output == "json":
+        print_json(train_output.jobs_json(ids))
+    else:
+        train_output.print_jobs(ids, jobs.total)
+
+
+@train.command()
+@JobOptions
+@click.option("-s", "--sort", help="Show this metric as Score, the best model first.")
+@click.option("--ascending", is_flag=True, help="The lowest score first.")
+@click.option("-p", "--page", type=click.IntRange(0), default=0, help="Page of ten models, from 0.")
+@OutputOption
+def info(
+    ind: int | None, job_id: str | None, sort: str | None, ascending: bool, page: int, output: str
+) -> None:
+    """Show a job: state, metrics, and its models with all that made them.
+
+    Example: kaos train info -i 0
+    """
+    config = load_config()
+    client = _workspace(config)
+    found = client.job(_job(config, client, ind, job_id), metric=sort, ascending=ascending, page=page)
+    if output == "json":
+        print_json(train_output.info_json(found))
+    else:
+        train_output.print_info(found, sort, config.url)
+
+
+@train.command()
+@JobOptions
+@click.option("--follow", is_flag=True, help="Go on until the job ends.")
+def logs(ind: int | None, job_id: str | None, follow: bool) -> None:
+    """Print what the script printed.
+
+    Example: kaos train logs -i 0 --follow
+    """
+    config = load_config()
+    client = _workspace(config)
+    follow_log(client, _job(config, client, ind, job_id), "logs", follow=follow)
+
+
+@train.command("build-logs")
+@JobOptions
+@click.option("--follow", is_flag=True, help="Go on until the build ends.")
+def build_logs(ind: int | None, job_id: str | None, follow: bool) -> None:
+    """Print the log of the environment's build.
+
+    Example: kaos train build-logs -i 0
+    """
+    config = load_config()
+    client = _workspace(config)
+    follow_log(client, _job(config, client, ind, job_id), "build-logs", follow=follow)
+
+
+@train.command()
+@JobOptions
+def dag(ind: int | None, job_id: str | None) -> None:
+    """Print the generated source that a job ran on.
+
+    Example: kaos train dag -i 0
+    """
+    config = load_config()
+    client = _workspace(config)
+    click.echo(client.dag(_job(config, client, ind, job_id)).source, nl=False)
+
+
+@train.command()
+@JobOptions
+@click.option("-c", "--code", is_flag=True, help="The source bundle.")
+@click.option("-d", "--data", is_flag=True, help="The data bundle.")
+@click.option("-m", "--model", is_flag=True, help="What the training wrote.")
+@click.option(
+    "-o",
+    "--out-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Where to write.",
+)
+@click.option("-f", "--force", is_flag=True, help="Replace what is there.")
+def get(
+    ind: int | None, job_id: str | None, code: bool, data: bool, model: bool, out_dir: Path, force: bool
+) -> None:
+    """Write code, data and models of a job to WORKSPACE/JOB_ID; all three unless you choose.
+
+    Example: kaos train get -i 0 -c -d -m
+    """
+    from kaos_cli.transfer import download
+
+    config = load_config()
+    client = _workspace(config)
+    job = client.job(_job(config, client, ind, job_id))
+    content = client.content(job.job_id)
+    top = out_dir / client.name / job.job_id
+    everything = not (code or data or model)
+    wanted: list[tuple[Path, str]] = []
+    if code or everything:
+        wanted.append((top / "code" / content.source_directory, content.source.digest))
+    if data or everything:
+        wanted.append((top / "data" / content.data_directory, content.data.digest))
+    if model or everything:
+        wanted += [(top / "models" / each.directory, each.digest) for each in content.models]
+    if model and not content.models:
+        raise InvalidInputError(f"Job {job.job_id} has no model ({job.state}).", "See kaos train info.")
+    for path, _ in wanted:
+        if path.exists() and not force:
+            raise AlreadyExistsError(
+                f"{path} is there already.", "Replace it with -f, or write elsewhere with -o DIR."
+            )
+    say(f"Extracting train bundle: /{client.name}/{job.job_id}")
+    with progress_bar(
+        "Extracting train bundle", job_size(content.source.size, content.data.size)
+    ) as progress:
+        for path, digest in wanted:
+            train_output.replace(path, partial(download, client, digest, progress=progress))
+    for path, _ in wanted:
+        click.echo(path)
+
+
+def job_size(*sizes: int) -> int:
+    """Return the bytes that a bar counts to."""
+    return sum(sizes)
+
+
+def _submit(
+    client: WorkspaceClient, source: Path | None, data: Path | None, resources: Resources
+) -> DeployResponse:
+    from kaos.transfer.scan import walk
+    from kaos_cli.transfer import scan_directory, submit, target_of
+
+    target = target_of(client)
+    # Both directories are looked through before anything of either is sent.
+    given_bundles: list[tuple[BundleKind, Path | None]] = [("source", source), ("data", data)]
+    walks = [(kind, given, walk(given)) for kind, given in given_bundles if given is not None]
+    digests: dict[BundleKind, str] = {}
+    for kind, given, walked in walks:
+        say(f"Submitting {kind} bundle: {given}")
+        with progress_bar(f"Compressing {kind} bundle", walked.size) as progress:
+            scanned = scan_directory(walked, kind, target, progress)
+            bundle = submit(client, kind, scanned, target, lambda _: None)
+        for warning in scanned.warnings:
+            say(f"Warning: {warning}")
+        done(f"Setting {kind} bundle: {bundle.shown}")
+        say()
+        digests[kind] = bundle.pin.digest
+    return client.deploy(
+        DeployRequest(source=digests.get("source"), data=digests.get("data"), resources=resources)
+    )
+
+
+def _workspace(config: Config) -> WorkspaceClient:
+    return connect(config).workspace(current_workspace(config))
+
+
+def _job(config: Config, client: WorkspaceClient, ind: int | None, job_id: str | None) -> str:
+    if (ind is None) == (job_id is None):
+        raise InvalidInputError("Which job?", "Give its row of kaos train list, -i 0, or its id, -j JOB_ID.")
+    return job_id if job_id is not None else row(config, _listing(client), ind or 0, _LIST)
+
+
+def _listing(client: WorkspaceClient) -> str:
+    return f"{client.name} train"

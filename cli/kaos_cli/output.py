@@ -1,0 +1,93 @@
+"""What people see: tables on standard output, everything else on standard error, JSON where it is asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from email.utils import format_datetime
+from threading import Lock
+from typing import Any
+
+import click
+
+from kaos.transfer.scan import Progress
+
+_BAR = 27
+
+
+def say(line: str = "") -> None:
+    """Tell the person something that is no data."""
+    click.echo(line, err=True)
+
+
+def done(line: str) -> None:
+    """Tell the person that something is finished."""
+    say(f" ✔ {line}")
+
+
+def print_json(value: Any) -> None:
+    """Print data for programs."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
+    """Print a table, in the shape of the original system's, no wider than the terminal where it can be."""
+    from prettytable import PrettyTable
+
+    table = PrettyTable(list(columns))
+    if title:
+        table.title = title
+    table.add_rows([["" if cell is None else cell for cell in row] for row in rows])
+    click.echo(table.get_string())
+
+
+def show_time(moment: datetime | None) -> str:
+    """Return a time as the tables show it: ``Mon, 29 Jul 2019 12:38:39 GMT``."""
+    return format_datetime(moment.replace(microsecond=0), usegmt=True) if moment else ""
+
+
+def show_seconds(seconds: float | None) -> str:
+    """Return a duration in whole seconds."""
+    return "" if seconds is None else f"{seconds:.0f}"
+
+
+@contextmanager
+def progress_bar(label: str, size: int) -> Iterator[Progress]:
+    """Show a bar that fills while bytes are done: ``Compressing source bundle: 100%|█████|``.
+
+    Where standard error is no terminal the bar is printed once, when it is full.
+    """
+    lock, done_bytes, shown = Lock(), 0, -1
+
+    def draw(percent: int, end: str) -> None:
+        filled = "█" * (percent * _BAR // 100)
+        sys.stderr.write(f"\r{label}: {percent:3d}%|{filled:<{_BAR}}|{end}")
+        sys.stderr.flush()
+
+    def advance(count: int) -> None:
+        nonlocal done_bytes, shown
+        with lock:
+            done_bytes += count
+            percent = min(99, done_bytes * 100 // size) if size else 99
+            if percent != shown and sys.stderr.isatty():
+                shown = percent
+                draw(percent, "")
+
+    yield advance
+    with lock:
+        if sys.stderr.isatty():
+            draw(100, "\n")
+        else:
+            say(f"{label}: 100%|{'█' * _BAR}|")
+
+
+OutputOption = click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    help="As a table, or as JSON for programs.",
+)

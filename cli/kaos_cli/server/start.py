@@ -1,0 +1,130 @@
+"""Start the local server, or find the one that runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from kaos.errors import LocalServerError
+from kaos_cli.server import processes, supervision
+from kaos_cli.server.files import write_private
+from kaos_cli.server.instance import Instance, create, load, save
+from kaos_cli.server.layout import Layout
+from kaos_cli.server.lock import exclusive
+from kaos_cli.server.logs import tail
+from kaos_cli.server.ports import ensure_free
+from kaos_cli.server.postgres import Database, stop_leftover
+from kaos_cli.server.prepare import ensure_installed, prepare
+from kaos_cli.server.status import observe
+from kaos_cli.server.stop import stop
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
+
+# Seconds; a machine busy with other things takes several times the usual 15.
+_PATIENCE = 240
+
+
+def up(
+    layout: Layout, host: str | None, port: int | None, report: Callable[[str], None]
+) -> tuple[Instance, bool]:
+    """Start everything and wait until it is ready; if it runs already, only wait.
+
+    :param host: the address to listen on; by default that of the last start
+    :param port: the port to listen on; by default that of the last start
+    :param report: is told what is being waited for
+    :returns: the instance, and whether it was running before
+    :raises LocalServerError: if it cannot start; then nothing is left running
+    """
+    ensure_installed()
+    with exclusive(layout, report):
+        known = load(layout)
+        if known is not None and supervision.Supervisor(layout).pid() is not None:
+            _ensure_same_address(known, host, port)
+            report("waiting until the server that runs here is ready")
+            wait_until_ready(layout, known, report)
+            _tell_client(layout, known)
+            return known, True
+        if known is None:
+            instance = create(host or DEFAULT_HOST, port or DEFAULT_PORT)
+        else:
+            instance = dataclasses.replace(known, host=host or known.host, port=port or known.port)
+            _clear_up(layout, instance)
+        ensure_free(instance.host, instance.port)
+        save(layout, instance)
+        instance = prepare(layout, instance, report)
+        _start(layout, instance, report)
+        _tell_client(layout, instance)
+        return instance, False
+
+
+def _start(layout: Layout, instance: Instance, report: Callable[[str], None]) -> None:
+    layout.stopping.unlink(missing_ok=True)
+    supervision.write_config(layout)
+    supervisor = supervision.start(layout, instance)
+    try:
+        wait_until_ready(layout, instance, report, supervisor)
+    except BaseException:  # also Ctrl-C: what did not get ready is not left running
+        stop(layout, instance, report)
+        raise
+
+
+def wait_until_ready(
+    layout: Layout,
+    instance: Instance,
+    report: Callable[[str], None],
+    supervisor: subprocess.Popen[bytes] | None = None,
+) -> None:
+    """Wait until every process does its work.
+
+    :raises LocalServerError: if one fails, with the end of its log
+    """
+    deadline = time.monotonic() + _PATIENCE
+    failures: dict[str, int] = {}
+    was_failed: set[str] = set()
+    while True:
+        if supervisor is not None and supervisor.poll() is not None:
+            raise _failure("supervisord", supervision.error_log(layout))
+        rows = observe(layout, instance)
+        failed = {row.name for row in rows if row.state == "failed"}
+        for name in failed - was_failed:
+            failures[name] = failures.get(name, 0) + 1
+            if failures[name] == 2:  # once may be an accident, such as a database still in recovery
+                raise _failure(name, layout.log(name))
+        was_failed = failed
+        waiting = [row.name for row in rows if row.state != "ready"]
+        if not waiting:
+            return
+        if time.monotonic() > deadline:
+            raise _failure(waiting[0], layout.log(waiting[0]))
+        report(f"waiting for {', '.join(waiting)}")
+        time.sleep(0.25)
+
+
+def _failure(component: str, log: Path) -> LocalServerError:
+    last = "\n".join(f"  {line}" for line in tail(log, 20))
+    return LocalServerError(
+        f"{component} does not start. The end of its log:\n{last}", f"The whole log: {log}"
+    )
+
+
+def _ensure_same_address(known: Instance, host: str | None, port: int | None) -> None:
+    if (host or known.host, port or known.port) != (known.host, known.port):
+        raise LocalServerError(
+            f"The server runs at {known.url} already.", "To move it: kaos down, then kaos up again."
+        )
+
+
+def _clear_up(layout: Layout, instance: Instance) -> None:
+    """End what a crash of everything at once left behind, except users' jobs: their tasks find them again."""
+    processes.end(processes.marked(instance.id, jobs=False), grace=0)
+    stop_leftover(Database.of(layout, instance))
+
+
+def _tell_client(layout: Layout, instance: Instance) -> None:
+    name, user = instance.owner
+    document = {"url": instance.url, "username": name, "password": user.password, "instance": instance.id}
+    write_private(layout.server, json.dumps(document) + "\n")

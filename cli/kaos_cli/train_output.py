@@ -1,0 +1,161 @@
+"""The tables of `kaos train`, and the same as JSON."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kaos.digest import SHORT
+from kaos.job import Stage
+from kaos.schema.deploy import DeployResponse
+from kaos.schema.job import JobInfo, JobList, JobRow, ModelRow
+from kaos_cli.output import print_table, say, show_seconds, show_time
+
+_TITLES = (Stage.BUILDING, Stage.INGESTING, Stage.TRAINING)
+
+
+def print_inputs(response: DeployResponse) -> None:
+    """Print the current inputs as the reference shows them."""
+    image, image_name = _image(response)
+    data = response.shown.get("data", "")
+    click.echo("CURRENT TRAINING INPUTS\n")
+    print_table(
+        ["Image", "Data", "Hyperparams"],
+        [[f"{image}\n{image_name}", f"{'✔' if data else '✗'}\n{data}", "✗\n"]],
+    )
+
+
+def deploy_json(response: DeployResponse) -> dict[str, Any]:
+    """Return the current inputs for programs."""
+    return {
+        "job_id": response.job_id,
+        "image": response.image,
+        "source": response.shown.get("source"),
+        "source_digest": response.inputs.source.digest if response.inputs.source else None,
+        "data": response.shown.get("data"),
+        "data_digest": response.inputs.data.digest if response.inputs.data else None,
+        "hyperparams": None,
+    }
+
+
+def order(jobs: JobList) -> list[JobRow]:
+    """Return the jobs in the order in which they are printed, table by table."""
+    return [job for title in _TITLES for job in jobs.jobs if job.stage is title]
+
+
+def print_jobs(jobs: Sequence[JobRow], total: int) -> None:
+    """Print a table per stage that has jobs; rows are numbered through."""
+    if not jobs:
+        say("There is no job yet. Start one: kaos train deploy -s SOURCE -d DATA")
+    rows = jobs_json(jobs)
+    for title in _TITLES:
+        found = [row for row in rows if row["stage"] == title]
+        if found:
+            columns = [name for name in found[0] if name != "stage"]
+            print_table(columns, [[row[name] for name in columns] for row in found], title=title)
+    if total > len(jobs):
+        say(f"{len(jobs)} of {total} jobs; more with -n.")
+
+
+def jobs_json(jobs: Sequence[JobRow]) -> list[dict[str, Any]]:
+    """Return the rows of the tables for programs."""
+    return [
+        {
+            "ind": index,
+            "duration": show_seconds(job.duration),
+            "hyperopt": job.hyperopt,
+            "job_id": job.job_id,
+            "started": show_time(job.started),
+            "state": str(job.state),
+            "stage": str(job.stage),
+        }
+        for index, job in enumerate(jobs)
+    ]
+
+
+def print_info(job: JobInfo, metric: str | None, url: str) -> None:
+    """Print a job as the reference shows it."""
+    click.echo()
+    click.echo(f"    Job ID: {job.job_id}")
+    click.echo(f"    Process time: {show_seconds(job.process_time)}s")
+    click.echo(f"    State: {job.state}")
+    if job.reason:
+        click.echo(f"    Reason: {job.reason.replace(chr(10), ' ')}")
+    click.echo(f"    Available metrics: {job.metrics}")
+    click.echo(
+        f"    Resources: {job.resources.show()}, runtime {job.runtime}"
+        + (f" ({job.limits})" if job.limits else "")
+    )
+    click.echo(f"    Airflow: {url}{job.url}")
+    click.echo()
+    click.echo(f"    Page count: {job.pages}")
+    click.echo(f"    Page ID: {job.page}")
+    columns = ["ind", "Code", "Data", "Model ID", "Hyperparams"] + (["Score"] if metric else [])
+    print_table(columns, [_info_row(index, job, model, metric) for index, model in enumerate(job.models)])
+
+
+def info_json(job: JobInfo) -> dict[str, Any]:
+    """Return a job for programs."""
+    document = job.model_dump(mode="json", exclude={"models"})
+    document["started"] = show_time(job.started)
+    document["models"] = [
+        {
+            "ind": job.page * 10 + index,
+            "code": model.source_shown,
+            "data": model.data_shown,
+            "model_id": model.model_id,
+            "hyperparams": model.hyperparams,
+            "score": model.score,
+            "state": str(model.state),
+            "reason": model.reason,
+            "source_digest": model.source.digest,
+            "data_digest": model.data.digest,
+            "model_digest": model.digest,
+            "metrics": model.metrics,
+        }
+        for index, model in enumerate(job.models)
+    ]
+    return document
+
+
+def replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a new directory in the place of the one that may be there."""
+    if not path.exists():
+        write(path)
+        return
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    path.rename(old)
+    try:
+        write(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
+
+
+def _image(response: DeployResponse) -> tuple[str, str]:
+    source = response.inputs.source
+    if source is None:
+        return "✗", ""
+    if response.image is None:
+        return "⨂", "<building>"
+    return "✔", f"build-train-{source.name}:{response.image[:SHORT]}"
+
+
+def _info_row(index: int, job: JobInfo, model: ModelRow, metric: str | None) -> list[Any]:
+    params = "\n".join(f"{name}: {value}" for name, value in model.hyperparams.items())
+    row: list[Any] = [
+        job.page * 10 + index,
+        f"Author: {model.source.author}\nPath: {model.source_shown}",
+        f"Author: {model.data.author}\nPath: {model.data_shown}",
+        model.model_id or f"{model.state}\n{model.reason}".strip(),
+        params or "None",
+    ]
+    if metric:
+        row.append("" if model.score is None else f"{model.score:.6g}")
+    return row

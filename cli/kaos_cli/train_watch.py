@@ -1,0 +1,60 @@
+"""Follow a job while it runs."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from kaos.errors import JobFailedError
+from kaos.job import JobState
+from kaos.schema.job import JobInfo
+from kaos_cli.client import WorkspaceClient
+from kaos_cli.output import done, say
+
+_INTERVAL = 0.3
+_GONE = ("failed", "upstream_failed", "skipped")
+
+
+def follow_log(client: WorkspaceClient, job_id: str, kind: str, *, follow: bool) -> None:
+    """Print the lines of a log; with `follow` until nothing more comes."""
+    chunk = client.logs(job_id, kind, "0")
+    while True:
+        for line in chunk.lines:
+            click.echo(line)
+        if chunk.ended or not follow:
+            return
+        if not chunk.lines:
+            time.sleep(_INTERVAL)
+        chunk = client.logs(job_id, kind, chunk.position)
+
+
+def wait_for_job(client: WorkspaceClient, job_id: str) -> None:
+    """Show the stages of a job as they pass.
+
+    :raises JobFailedError: the job ended in another state than success
+    """
+    shown: set[str] = set()
+    while True:
+        job = client.job(job_id)
+        for stage in job.stages:
+            if stage.state == "success" and stage.task_id not in shown:
+                shown.add(stage.task_id)
+                done(f"{stage.task_id:<12} {stage.seconds or 0:6.1f} s")
+            elif stage.state in _GONE and stage.task_id not in shown:
+                shown.add(stage.task_id)
+                say(f" ✗ {stage.task_id:<12} {stage.state}")
+        if job.state.ended:
+            break
+        time.sleep(_INTERVAL)
+    _finish(job)
+
+
+def _finish(job: JobInfo) -> None:
+    if job.state is not JobState.SUCCESS:
+        raise JobFailedError(
+            f"Job {job.job_id} ended as {job.state}: {job.reason}".rstrip(),
+            f"See kaos train logs -j {job.job_id}, kaos train build-logs -j {job.job_id}.",
+        )
+    models = ", ".join(model.model_id for model in job.models if model.model_id)
+    say(f"{job.state} after {job.duration or 0:.1f} s: {models}")

@@ -1,0 +1,52 @@
+"""From a job definition to the Python source of its DAG, as Airflow's Code tab shows it."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+
+from kaos import __version__
+from kaos.job import Definition
+
+
+def file_name(definition: Definition) -> str:
+    """Return the name of the DAG file of a definition."""
+    return f"{definition.dag_id}.py"
+
+
+def render(definition: Definition) -> str:
+    """Return the source of the definition's DAG: valid Python, ending with a line break.
+
+    Values reach the source through the `literal` filter alone, and the definition has checked its names, so that
+    nothing in it can end a string and begin a statement.
+    """
+    return _template(f"{definition.kind}.py.jinja2").render(definition=definition, version=__version__)
+
+
+def literal(value: object) -> str:
+    """Return `value` as a Python literal that fits on one line.
+
+    :raises TypeError: a value that is no plain one
+    """
+    if value is not None and not isinstance(value, str | int | float | bool):
+        raise TypeError(f"{type(value).__name__} has no literal")
+    text = ascii(value)
+    # Double quotes, as formatters write them, where the text has none.
+    return f'"{text[1:-1]}"' if text.startswith("'") and '"' not in text else text
+
+
+@cache
+def _template(name: str) -> Template:
+    folder = files("kaos_templates") / "dag"
+    environment = Environment(
+        loader=FunctionLoader(lambda asked: (folder / asked).read_text()),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 (this is Python; everything goes through `literal`)
+    )
+    environment.filters["literal"] = literal
+    return environment.get_template(name)

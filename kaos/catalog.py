@@ -1,0 +1,320 @@
+"""Everything that has a name in a store: workspaces with their bundles, inputs, jobs, outcomes and models.
+
+The refs, below ``workspaces/<workspace>/``::
+
+    workspace                       the Workspace
+    definitions/<name>              a Definition
+    inputs                          the current Inputs; changes by compare-and-swap
+    bundles/<kind>/<digest>         a Bundle as it was committed
+    trees/<digest>                  a tree that members of the workspace may read (a bundle's or a model's)
+    jobs/<job_id>                   digest of the JobDocument
+    trials/<job_id>/<index>         the TrialRecord of the trial's last try
+    builds/<job_id>                 digest of the build's log
+    images/<source digest>          digest of the environment that was last built from a source bundle
+    outcomes/<job_id>               a JobOutcome, once the job has ended
+    models/<model_id>/<job>-<trial> digest of a ModelRecord; the same model may come out of several jobs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from kaos.bundle import Tree
+from kaos.digest import matching, shortest_prefix
+from kaos.errors import AlreadyExistsError, ConflictError, InvalidInputError, UnknownNameError
+from kaos.job import BundlePin, Definition, Inputs, JobDocument, JobOutcome
+from kaos.lineage import TrialRecord
+from kaos.model import ModelRecord, model_id, model_identity
+from kaos.names import check_bundle, check_workspace
+from kaos.schema.bundle import Bundle, BundleKind
+from kaos.schema.workspace import Workspace
+from kaos.store import Store
+
+_ATTEMPTS = 100
+
+
+class Catalog:
+    """The names of one store, across workspaces."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def workspaces(self) -> list[Workspace]:
+        """Return all workspaces, sorted by name."""
+        return [
+            Workspace.parse(ref.value)
+            for name in self.store.refs.names("workspaces")
+            if name.count("/") == 2 and name.endswith("/workspace") and (ref := self.store.refs.get(name))
+        ]
+
+    def create_workspace(self, name: str, user: str) -> WorkspaceCatalog:
+        """Make a workspace; one that was killed comes back, with the models that were kept.
+
+        :raises InvalidNameError: the name cannot be used
+        :raises AlreadyExistsError: it is there
+        """
+        ref_name = f"workspaces/{check_workspace(name)}/workspace"
+        current = self.store.refs.get(ref_name)
+        if current is not None and Workspace.parse(current.value).killed_at is None:
+            raise AlreadyExistsError(
+                f"The workspace {name!r} exists.", f"Use it: kaos workspace set -n {name}"
+            )
+        value = Workspace(name=name, created_at=datetime.now(UTC), created_by=user)
+        self.store.refs.set(ref_name, value.encode(), current.version if current else None)
+        return WorkspaceCatalog(self.store, value)
+
+    def workspace(self, name: str) -> WorkspaceCatalog:
+        """Return what is in a workspace.
+
+        :raises UnknownNameError: there is none of this name
+        """
+        ref = self.store.refs.get(f"workspaces/{check_workspace(name)}/workspace")
+        if ref is None:
+            raise UnknownNameError(
+                "workspace", name, (known.name for known in self.workspaces()), "See kaos workspace list."
+            )
+        return WorkspaceCatalog(self.store, Workspace.parse(ref.value))
+
+
+class WorkspaceCatalog:
+    """The names of one workspace."""
+
+    def __init__(self, store: Store, workspace: Workspace) -> None:
+        self.store = store
+        self.workspace = workspace
+        self._at = f"workspaces/{workspace.name}"
+
+    # -- definitions ----------------------------------------------------------------------------------------------
+
+    def set_definition(self, definition: Definition) -> None:
+        """Record a definition in place of the one with its name."""
+        name = f"{self._at}/definitions/{definition.name}"
+        self._swap(name, lambda _: definition.encode())
+
+    def definitions(self) -> list[Definition]:
+        """Return the definitions, sorted by name."""
+        return [Definition.parse(value) for _, value in self._values("definitions")]
+
+    # -- bundles --------------------------------------------------------------------------------------------------
+
+    def commit_bundle(self, kind: BundleKind, name: str, tree: Tree, user: str) -> Bundle:
+        """Record the bundle with this tree, whose objects are all in the store; the first to submit it is its author.
+
+        :raises InvalidInputError: objects of the tree are missing; nothing was recorded
+        """
+        check_bundle(name)
+        missing = self.store.objects.missing(tree.objects)
+        if missing:
+            raise InvalidInputError(
+                f"{len(missing)} of the bundle's files have not arrived.",
+                "Deploy again: what arrived is kept.",
+            )
+        self.store.objects.put(tree.encoded)
+        self.store.refs.create(f"{self._at}/trees/{tree.digest}", b"")
+        new = BundlePin(
+            name=name, digest=tree.digest, files=len(list(tree.files)), size=tree.size, author=user
+        )
+
+        def record(old: bytes | None) -> bytes:
+            if old is None:
+                return Bundle(kind=kind, pin=new, created_at=datetime.now(UTC)).encode()
+            before = Bundle.parse(old)
+            # The content is the identity; the name is what the newest deploy calls it.
+            return before.model_copy(update={"pin": before.pin.model_copy(update={"name": name})}).encode()
+
+        return Bundle.parse(self._swap(f"{self._at}/bundles/{kind}/{tree.digest}", record))
+
+    def bundle(self, kind: BundleKind, digest: str) -> Bundle | None:
+        """Return the committed bundle with this full digest, or None."""
+        ref = self.store.refs.get(f"{self._at}/bundles/{kind}/{digest}")
+        return Bundle.parse(ref.value) if ref else None
+
+    def bundle_digests(self) -> list[str]:
+        """Return the digests of all bundles of the workspace."""
+        return [name.rpartition("/")[2] for name in self.store.refs.names(f"{self._at}/bundles")]
+
+    def shown(self, pin: BundlePin) -> str:
+        """Return a bundle as a person sees it: ``/mnist:e23a2``."""
+        return f"/{pin.name}:{shortest_prefix(pin.digest, self.bundle_digests())}"
+
+    def tree(self, digest: str) -> Tree:
+        """Return the tree of a bundle or a model of this workspace, verified.
+
+        :raises UnknownNameError: the workspace has none with this digest
+        """
+        if self.store.refs.get(f"{self._at}/trees/{digest}") is None:
+            raise UnknownNameError("bundle or model", digest[:12])
+        return Tree.decode(self.store.objects.get(digest))
+
+    def trees(self) -> Iterator[tuple[str, str]]:
+        """Iterate over the trees of the workspace: digest, and what it is to a person."""
+        names = {
+            record.pin.digest: f"bundle /{record.pin.name}:{record.pin.digest[:5]}"
+            for record in (Bundle.parse(value) for _, value in self._values("bundles"))
+        }
+        for name in self.store.refs.names(f"{self._at}/trees"):
+            digest = name.rpartition("/")[2]
+            yield digest, f"{names.get(digest, f'model {digest[:6]}')} of workspace {self.workspace.name}"
+
+    # -- inputs ---------------------------------------------------------------------------------------------------
+
+    def inputs(self) -> Inputs:
+        """Return the current inputs."""
+        ref = self.store.refs.get(f"{self._at}/inputs")
+        return Inputs.parse(ref.value) if ref else Inputs()
+
+    def merge_inputs(self, new: Inputs) -> Inputs:
+        """Put `new` into the current inputs in one step, and return what then was current."""
+        merged = self._swap(
+            f"{self._at}/inputs", lambda old: (Inputs.parse(old) if old else Inputs()).merge(new).encode()
+        )
+        return Inputs.parse(merged)
+
+    # -- jobs -----------------------------------------------------------------------------------------------------
+
+    def add_job(self, document: JobDocument) -> str:
+        """Record a job before it starts, and return the digest of its document."""
+        digest = self.store.objects.put(document.encode())
+        self.store.refs.set(f"{self._at}/jobs/{document.job_id}", digest.encode(), None)
+        return digest
+
+    def job_ids(self) -> list[str]:
+        """Return the ids of all jobs, the oldest first."""
+        return [name.rpartition("/")[2] for name in self.store.refs.names(f"{self._at}/jobs")]
+
+    def job(self, job_id: str) -> tuple[JobDocument, str]:
+        """Return a job's document and its digest.
+
+        :param job_id: the whole id, or a beginning that only one job has
+        :raises UnknownNameError: there is no such job, or several
+        """
+        ids = [job_id] if len(job_id) == 32 else matching(job_id, self.job_ids())
+        ref = self.store.refs.get(f"{self._at}/jobs/{ids[0]}") if len(ids) == 1 and ids[0] else None
+        if ref is None:
+            raise UnknownNameError("job", job_id, self.job_ids(), "See kaos train list.")
+        digest = ref.value.decode()
+        return JobDocument.parse(self.store.objects.get(digest)), digest
+
+    def set_trial(self, job_id: str, record: TrialRecord) -> None:
+        """Record how a trial ended; a later try takes the place of an earlier one."""
+        self._swap(f"{self._at}/trials/{job_id}/{record.index:06d}", lambda _: record.encode())
+
+    def trials(self, job_id: str) -> list[TrialRecord]:
+        """Return the records of a job's trials that have ended, by index."""
+        return [TrialRecord.parse(value) for _, value in self._values(f"trials/{job_id}")]
+
+    def set_build_log(self, job_id: str, digest: str) -> None:
+        """Record the log of a job's build, an object in the store."""
+        self._swap(f"{self._at}/builds/{job_id}", lambda _: digest.encode())
+
+    def build_log(self, job_id: str) -> bytes | None:
+        """Return the log of a job's build, or None while there is none."""
+        ref = self.store.refs.get(f"{self._at}/builds/{job_id}")
+        return self.store.objects.get(ref.value.decode()) if ref else None
+
+    def set_image(self, source: str, digest: str) -> None:
+        """Record what was built from the source bundle with this digest."""
+        self._swap(f"{self._at}/images/{source}", lambda _: digest.encode())
+
+    def image(self, source: str) -> str | None:
+        """Return the digest of what was last built from a source bundle, or None."""
+        ref = self.store.refs.get(f"{self._at}/images/{source}")
+        return ref.value.decode() if ref else None
+
+    def set_outcome(self, outcome: JobOutcome) -> JobOutcome:
+        """Record how a job ended, once: the first outcome stays, and is returned."""
+        name = f"{self._at}/outcomes/{outcome.job_id}"
+        if self.store.refs.create(name, outcome.encode()):
+            return outcome
+        return self.outcome(outcome.job_id) or outcome
+
+    def outcome(self, job_id: str) -> JobOutcome | None:
+        """Return how a job ended, or None."""
+        ref = self.store.refs.get(f"{self._at}/outcomes/{job_id}")
+        return JobOutcome.parse(ref.value) if ref else None
+
+    # -- models ---------------------------------------------------------------------------------------------------
+
+    def next_model_id(self, source: BundlePin, data: BundlePin, digest: str) -> str:
+        """Return the id for a model with this tree; the same content has the same id."""
+        return model_id(source, data, digest, self._identity)
+
+    def output_tree(self, digest: str) -> Tree:
+        """Return the tree that a trial wrote, before it is registered.
+
+        :raises CorruptObjectError: it is not in the store
+        """
+        return Tree.decode(self.store.objects.get(digest))
+
+    def add_model(self, record: ModelRecord) -> None:
+        """Record a model, whose tree's objects are all in the store."""
+        digest = self.store.objects.put(record.encode())
+        self.store.refs.create(f"{self._at}/trees/{record.digest}", b"")
+        name = f"{self._at}/models/{record.model_id}/{record.job.job_id}-{record.trial.index}"
+        self.store.refs.create(name, digest.encode())
+
+    def model_ids(self) -> list[str]:
+        """Return the ids of all models, sorted."""
+        names = self.store.refs.names(f"{self._at}/models")
+        return sorted({name.split("/")[3] for name in names})
+
+    def model_records(self, key: str) -> list[ModelRecord]:
+        """Return the records of a model, the oldest first: one for each job and trial that made it.
+
+        :raises UnknownNameError: there is no such model
+        """
+        records = [
+            ModelRecord.parse(self.store.objects.get(value.decode()))
+            for _, value in self._values(f"models/{key}")
+        ]
+        if not records:
+            raise UnknownNameError("model", key, self.model_ids(), "See kaos train info.")
+        return records
+
+    def job_models(self, job_id: str, keys: list[str]) -> list[ModelRecord]:
+        """Return the records of those models (by id) that a job made, by trial."""
+        found = [record for key in dict.fromkeys(keys) for record in self.model_records(key)]
+        return sorted(
+            (record for record in found if record.job.job_id == job_id), key=lambda r: r.trial.index
+        )
+
+    def _identity(self, key: str) -> str | None:
+        name = next(self.store.refs.names(f"{self._at}/models/{key}"), None)
+        if name is None:
+            return None
+        record = self.model_records(key)[0]
+        return model_identity(record.job.source, record.job.data, record.digest)
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def kill(self, *, keep_models: bool) -> None:
+        """Forget the workspace; with `keep_models` its jobs and models stay readable, and nothing can be deployed."""
+        if keep_models:
+            killed = self.workspace.model_copy(update={"killed_at": datetime.now(UTC)})
+            self._swap(f"{self._at}/workspace", lambda _: killed.encode())
+            self.store.refs.delete(f"{self._at}/inputs")
+            for name in list(self.store.refs.names(f"{self._at}/definitions")):
+                self.store.refs.delete(name)
+            return
+        # The workspace itself last: a kill cut short can be repeated.
+        for name in [*self.store.refs.names(self._at)]:
+            if name != f"{self._at}/workspace":
+                self.store.refs.delete(name)
+        self.store.refs.delete(f"{self._at}/workspace")
+
+    def _values(self, below: str) -> Iterator[tuple[str, bytes]]:
+        for name in self.store.refs.names(f"{self._at}/{below}"):
+            ref = self.store.refs.get(name)
+            if ref is not None:
+                yield name, ref.value
+
+    def _swap(self, name: str, change: Callable[[bytes | None], bytes]) -> bytes:
+        for _ in range(_ATTEMPTS):
+            current = self.store.refs.get(name)
+            try:
+                value = change(current.value if current else None)
+                return self.store.refs.set(name, value, current.version if current else None).value
+            except ConflictError:
+                continue
+        raise ConflictError(f"{name!r} is changed by too many at once.", "Try again.")

@@ -1,0 +1,87 @@
+"""What each stage of a job leaves behind: small records (digests, sizes, times), never content."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from kaos.value import Value
+
+
+class AirflowRun(Value):
+    """Where in Airflow something ran.
+
+    :param bundle_version: version of the DAG bundle, the digest of the generated source that the run is pinned to
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    bundle_version: str | None
+    airflow_version: str
+
+
+class IngestRecord(Value):
+    """What `ingest` checked and laid out.
+
+    :param files: number of files, source and data
+    :param size: their bytes
+    :param seconds: how long it took
+    """
+
+    job_digest: str
+    source: str
+    data: str
+    files: int
+    size: int
+    seconds: float
+
+
+class BuildRecord(Value):
+    """What `build` made, or found made.
+
+    :param environment: digest of what the environment was made from
+    :param lock: digest of the resolved lock, an object in the store
+    :param log: digest of the build log, an object in the store
+    """
+
+    runtime: str
+    environment: str
+    python: str
+    lock: str
+    log: str
+    reused: bool
+    seconds: float
+    variables: dict[str, str]
+
+
+class TrialRecord(Value):
+    """How a trial ended.
+
+    :param model: digest of the tree it wrote, None if it failed
+    :param log: digest of what it printed, an object in the store
+    :param limits: what held it to the resources asked for, in words
+    """
+
+    index: int
+    name: str
+    succeeded: bool
+    reason: str
+    exit_code: int | None
+    model: str | None
+    log: str
+    limits: str
+    started_at: datetime
+    ended_at: datetime
+
+    @property
+    def seconds(self) -> float:
+        """Return how long the trial ran."""
+        return (self.ended_at - self.started_at).total_seconds()
+
+
+def small(record: Value) -> dict[str, Any]:
+    """Return a record as plain JSON values, as Airflow keeps them in an XCom."""
+    return record.model_dump(mode="json")

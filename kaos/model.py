@@ -1,0 +1,100 @@
+"""A model: what a trial wrote to its output directory, with everything that made it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from kaos.digest import SHORT, shortest_prefix
+from kaos.errors import InvalidInputError
+from kaos.job import BundlePin, JobDocument, Trial
+from kaos.lineage import AirflowRun, BuildRecord, TrialRecord
+from kaos.value import Value
+
+METRICS = "metrics/metrics.json"
+"""Where, in its output directory, a `train` script writes its metrics."""
+
+_SHORT_MODEL = 6
+
+
+class ModelRecord(Value):
+    """The immutable record of a model: its content, its metrics, and its full lineage.
+
+    :param model_id: ``<source>_<data>[_<params>]:<model>``, prefixes of the digests, unique in the workspace
+    :param digest: of the tree that the trial wrote
+    :param metrics: what the trial wrote to ``metrics/metrics.json``; values may be of any JSON type
+    """
+
+    model_id: str
+    digest: str
+    files: int
+    size: int
+    job: JobDocument
+    job_digest: str
+    trial: Trial
+    build: BuildRecord
+    run: TrialRecord
+    airflow: AirflowRun
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    created_at: datetime
+
+
+def model_id(source: BundlePin, data: BundlePin, digest: str, taken: Callable[[str], str | None]) -> str:
+    """Return the shown id of a model, lengthened until it is no other model's.
+
+    :param digest: of the model's tree
+    :param taken: returns the full identity behind an id of the workspace, or None where it is free
+    """
+    identity = model_identity(source, data, digest)
+    for more in range(len(digest)):
+        bundles = f"{source.digest[: SHORT + more]}_{data.digest[: SHORT + more]}"
+        key = f"{bundles}:{digest[: _SHORT_MODEL + more]}"
+        if taken(key) in (None, identity):
+            return key
+    return identity
+
+
+def model_identity(source: BundlePin, data: BundlePin, digest: str) -> str:
+    """Return the full digests behind a model's id."""
+    return f"{source.digest}_{data.digest}:{digest}"
+
+
+def short_model(digest: str, others: Iterable[str] = ()) -> str:
+    """Return a model's digest as a directory of `train get` shows it."""
+    return shortest_prefix(digest, others, least=_SHORT_MODEL)
+
+
+def read_metrics(content: bytes) -> dict[str, Any]:
+    """Return the metrics in a ``metrics.json``: a JSON object, NaN and infinities allowed.
+
+    :raises InvalidInputError: it is not one
+    """
+    try:
+        metrics = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(
+            f"{METRICS} is not valid JSON: {error}.", "Write it with json.dump."
+        ) from error
+    if not isinstance(metrics, dict):
+        raise InvalidInputError(f"{METRICS} is not a JSON object.", 'Write {"name": value, ...}.')
+    return metrics
+
+
+def score(metrics: dict[str, Any], name: str) -> float | None:
+    """Return the numeric metric `name`, or None where it is missing or no number."""
+    value = metrics.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def sort_key(value: float | None, *, ascending: bool) -> tuple[int, float]:
+    """Return a key that sorts numbers, then NaN, then what is missing, either way round."""
+    if value is None:
+        return 2, 0.0
+    if math.isnan(value):
+        return 1, 0.0
+    return 0, value if ascending else -value

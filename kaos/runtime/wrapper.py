@@ -1,0 +1,270 @@
+"""Stand by one run of user code: start it, outlive whoever asked for it, keep its end.
+
+``python -S -m kaos.runtime.wrapper DIRECTORY LOCK_DESCRIPTOR``, started by :mod:`kaos.runtime.process` in a session of
+its own. It reads ``launch.json`` there, writes ``process.json`` before the script begins and ``exit.json`` after it and
+all that it started have ended. SIGTERM ends the run, with the grace that ``terminate.json`` gives.
+
+Only the standard library, little of it: this is a part of the time from a deploy to the first line of the script.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from kaos.runtime import limits, proctree
+
+LAUNCH = "launch.json"
+PROCESS = "process.json"
+EXIT = "exit.json"
+TERMINATE = "terminate.json"
+LOG = "run.log"
+
+GRACE_SECONDS = 1.0
+
+_PR_SET_CHILD_SUBREAPER = 36
+_SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+
+
+def main(arguments: list[str]) -> int:
+    """Become the wrapper, in a process that nobody waits for; return once the script has begun."""
+    directory, lock = Path(arguments[0]), int(arguments[1])
+    os.set_inheritable(lock, False)
+    begun, tell = os.pipe()
+    if os.fork():
+        os.close(lock)
+        os.close(tell)
+        return 0 if os.read(begun, 1) else 1
+    os.close(begun)
+    order = json.loads((directory / LAUNCH).read_text())
+    run = Run(directory, order)
+    run.start()
+    # From here on the records say that the run is there: who waits for the lock may look.
+    os.close(lock)
+    os.write(tell, b"1")
+    os.close(tell)
+    run.wait()
+    run.finish()
+    return 0
+
+
+class Run:
+    """One script with all that it starts."""
+
+    def __init__(self, directory: Path, order: dict[str, Any]) -> None:
+        self.directory = directory
+        self.order = order
+        self.script = 0
+        self.status: int | None = None
+        self.failure: tuple[int, str] | None = None
+        self.terminated = False
+
+    def start(self) -> None:
+        """Start the script, limited and on record from its first instruction on."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        # What loses its parent, a daemon for instance, becomes our child: we find it and end it with the run.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        os.umask(0o077)
+        go, begin = os.pipe()
+        problem, report = os.pipe()
+        self.script = os.fork()
+        if self.script == 0:
+            os.close(begin)
+            _become(self.order, self.directory / LOG, go, report)
+        os.close(go)
+        os.close(report)
+        self.limits = limits.apply(
+            self.script,
+            f"kaos-{self.order['key']}",
+            cpu=self.order["cpu"],
+            memory=self.order["memory"],
+            memory_shown=self.order["memory_shown"],
+        )
+        write(
+            self.directory / PROCESS,
+            {
+                "key": self.order["key"],
+                "wrapper": proctree.Process.of(os.getpid()),
+                "script": proctree.Process.of(self.script),
+                "started_at": time.time(),
+                "limits": self.limits.words,
+                "cgroups": [str(path) for path in self.limits.group.directories],
+            },
+        )
+        os.write(begin, b"1")
+        os.close(begin)
+        if number := os.read(problem, 16):
+            self.failure = explain(self.order["command"], Path(self.order["program"]), int(number))
+        os.close(problem)
+
+    def wait(self) -> None:
+        """Wait for the end of the script, or bring it about when told to."""
+        deadline: float | None = None
+        while self.status is None or (deadline is not None and self._others()):
+            left = 60.0 if deadline is None else min(0.05, deadline - time.monotonic())
+            if left <= 0:
+                break
+            received = signal.sigtimedwait(_SIGNALS, left)
+            self._collect()
+            if received is not None and received.si_signo != signal.SIGCHLD and deadline is None:
+                self.terminated = self.status is None
+                deadline = time.monotonic() + _grace(self.directory)
+                proctree.send(self._others(), signal.SIGTERM)
+
+    def finish(self) -> None:
+        """End what the script left behind, keep how it ended, remove its control group."""
+        self.limits.group.kill()
+        ended = proctree.kill_all(self._others)
+        while self._collect() and ended:
+            time.sleep(0.002)
+        killed = self.limits.group.out_of_memory() > 0
+        self.limits.group.remove()
+        remove_scratch(Path(self.order["scratch"]))
+        code, reason = self.failure or describe(self.status, self._memory(killed))
+        if self.terminated:
+            reason = f"terminated ({reason})" if reason else "terminated"
+        write(
+            self.directory / EXIT,
+            {
+                "key": self.order["key"],
+                "exit_code": code,
+                "reason": reason,
+                "out_of_memory": killed and code != 0,
+                "terminated": self.terminated,
+                "ended_at": time.time(),
+            },
+        )
+
+    def _memory(self, killed: bool) -> str:
+        """Return what can be said of memory as the cause of a failure."""
+        shown = self.order["memory_shown"]
+        if killed:
+            return f"out of memory: limit {shown}"
+        if shown and not self.limits.group.memory and _complains_of_memory(self.directory / LOG):
+            return f"probably out of memory: limit {shown}"
+        return ""
+
+    def _others(self) -> set[int]:
+        own = os.getpid()
+        found = self.limits.group.pids() | proctree.descendants(own) | proctree.marked(self.order["key"])
+        return found - {own}
+
+    def _collect(self) -> bool:
+        """Take note of children that have ended; return whether there are others."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self.script:
+                self.status = status
+
+
+def describe(status: int | None, memory: str) -> tuple[int, str]:
+    """Return the exit code and the reason that belong to a wait status.
+
+    :param memory: what is known of memory as the cause, empty for nothing
+    """
+    if status is None:
+        return 128 + signal.SIGKILL, "it did not end when it was killed"
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return 128 - code, f"killed by signal {-code} ({memory or _signal_name(-code)})"
+    if code == 0:
+        return 0, ""
+    return code, f"exit code {code} ({memory})" if memory else f"exit code {code}"
+
+
+def explain(command: list[str], program: Path, number: int) -> tuple[int, str]:
+    """Return the exit code and the reason for a script that the kernel would not start."""
+    name, path = command[0], program / command[0]
+    if number == errno.EACCES and path.is_file() and not os.access(path, os.X_OK):
+        return 126, f"{name} is not executable: run `chmod +x` on it and deploy again"
+    if number == errno.ENOEXEC:
+        return (
+            126,
+            f"{name} does not say what runs it: its first line must be one such as `#!/usr/bin/env python3`",
+        )
+    if number == errno.ENOENT and path.is_file():
+        first = path.read_bytes()[:200].partition(b"\n")[0]
+        if first.endswith(b"\r"):
+            return 127, f"the lines of {name} end in CR LF: save it with Unix line ends"
+        return 127, f"{name} wants an interpreter that is not there: {first.decode(errors='replace')}"
+    if number == errno.ENOENT:
+        return 127, f"{name} is not there"
+    return 126, f"{name} cannot be run: {os.strerror(number)}"
+
+
+def write(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON file that readers see whole or not at all."""
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(json.dumps(document))
+    new.replace(path)
+
+
+def remove_scratch(directory: Path) -> None:
+    """Remove a run's temporary files, as far as they let themselves be removed."""
+    import shutil  # only now: 10 ms that no start has to wait for
+
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _become(order: dict[str, Any], log: Path, go: int, report: int) -> None:
+    """Turn this forked child into the user's script; never return."""
+    try:
+        os.setsid()
+        if not os.read(go, 1):  # the wrapper is gone, and with it the record of this run
+            return
+        # When the machine itself runs out of memory, the script goes before the server does.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/oom_score_adj").write_text("500")
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(order["program"])
+        # Python ignores these; a script expects them as they are by default.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execvpe(order["command"][0], order["command"], order["env"])
+    except OSError as error:
+        os.write(report, str(error.errno).encode())
+    finally:
+        os._exit(127)
+
+
+def _complains_of_memory(log: Path) -> bool:
+    # With a limit on the address space nobody is killed: allocations fail, and the script says so last.
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+        end = file.read()
+    return any(word in end for word in (b"MemoryError", b"std::bad_alloc", b"annot allocate memory"))
+
+
+def _grace(directory: Path) -> float:
+    try:
+        return float(json.loads((directory / TERMINATE).read_text())["grace_seconds"])
+    except FileNotFoundError:
+        return GRACE_SECONDS
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "a real-time signal"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

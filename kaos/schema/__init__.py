@@ -1,0 +1,1 @@
+"""What the CLI and the server say to each other, a module per noun."""

@@ -1,0 +1,20 @@
+"""Where bytes live: immutable objects by digest, and small named refs that change by compare-and-swap."""
+
+from kaos.store.base import Objects, Ref, Refs, Store
+from kaos.store.file import FileObjects, FileRefs, open_file_store
+from kaos.store.location import open_store
+from kaos.store.memory import MemoryObjects, MemoryRefs, memory_store
+
+__all__ = [
+    "FileObjects",
+    "FileRefs",
+    "MemoryObjects",
+    "MemoryRefs",
+    "Objects",
+    "Ref",
+    "Refs",
+    "Store",
+    "memory_store",
+    "open_file_store",
+    "open_store",
+]

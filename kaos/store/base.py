@@ -1,0 +1,162 @@
+"""What a store has to do: the smallest set of methods, the rest follows from them."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaos.digest import digest_bytes
+from kaos.errors import ConflictError, CorruptObjectError, InvalidInputError
+
+CHUNK = 1 << 20
+"""Bytes moved at a time."""
+
+_REF_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._:=-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._:=-]*)*")
+
+
+class Objects(ABC):
+    """Immutable byte strings, each under the SHA-256 of its content."""
+
+    @abstractmethod
+    def size(self, digest: str) -> int | None:
+        """Return the size in bytes of the object, or None if it is not there."""
+
+    @abstractmethod
+    def write(self, digest: str, chunks: Iterable[bytes]) -> int:
+        """Store what `chunks` yield under `digest`, all or nothing, and return its size in bytes.
+
+        :raises CorruptObjectError: the bytes have another digest; nothing was stored
+        """
+
+    @abstractmethod
+    def read(self, digest: str) -> Iterator[bytes]:
+        """Yield the object in chunks. The last chunk comes only once the whole was found to be right.
+
+        :raises CorruptObjectError: the object is not there, or its bytes are not those of its digest
+        """
+
+    @abstractmethod
+    def digests(self) -> Iterator[str]:
+        """Iterate over the digests of all objects, in no order."""
+
+    def missing(self, objects: Mapping[str, int]) -> list[str]:
+        """Return those of `objects` (size in bytes by digest) that are not here whole."""
+        return [digest for digest, size in objects.items() if self.size(digest) != size]
+
+    def put(self, content: bytes) -> str:
+        """Store `content` and return its digest."""
+        digest = digest_bytes(content)
+        if self.size(digest) != len(content):
+            self.write(digest, [content])
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """Return a whole object, for documents and other small ones.
+
+        :raises CorruptObjectError: the object is not there, or its bytes are not those of its digest
+        """
+        return b"".join(self.read(digest))
+
+    def place(
+        self, digest: str, destination: Path, *, executable: bool = False, writable: bool = False
+    ) -> None:
+        """Write the object to the new file `destination`, verified.
+
+        :param writable: the file is the caller's to change; else a store may share its own copy
+        :raises CorruptObjectError: the object is not there, or its bytes are not those of its digest
+        """
+        try:
+            with destination.open("xb") as file:
+                for chunk in self.read(digest):
+                    file.write(chunk)
+        except CorruptObjectError:
+            destination.unlink()
+            raise
+        destination.chmod((0o644 if writable else 0o444) | (0o111 if executable else 0))
+
+
+@dataclass(frozen=True)
+class Ref:
+    """What a name stood for when it was read: its value, and the version that a change has to name."""
+
+    value: bytes
+    version: str
+
+    @classmethod
+    def of(cls, value: bytes) -> Ref:
+        """Return the ref that holds `value`."""
+        return cls(value, digest_bytes(value))
+
+
+class Refs(ABC):
+    """Small named values that change only from a version that was seen."""
+
+    @abstractmethod
+    def get(self, name: str) -> Ref | None:
+        """Return what `name` stands for, or None."""
+
+    @abstractmethod
+    def set(self, name: str, value: bytes, expected: str | None) -> Ref:
+        """Let `name` stand for `value` if it still has the version `expected` (None: is not there yet).
+
+        :raises ConflictError: it has another version; nothing was changed
+        """
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Forget `name`; one that is not there is no error."""
+
+    @abstractmethod
+    def names(self, prefix: str) -> Iterator[str]:
+        """Iterate over the names below `prefix` (whole path components), sorted."""
+
+    def create(self, name: str, value: bytes) -> bool:
+        """Set a name that never changes, and tell whether it is new; one that exists keeps its value."""
+        try:
+            self.set(name, value, None)
+        except ConflictError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Store:
+    """Objects and refs of one place, and the URL that names it."""
+
+    url: str
+    objects: Objects
+    refs: Refs
+
+
+def check_ref_name(name: str) -> str:
+    """Return `name` if it can name a ref: path components of letters, digits and ``._:=-``.
+
+    :raises InvalidInputError: it cannot
+    """
+    if not _REF_NAME.fullmatch(name):
+        raise InvalidInputError(f"{name!r} cannot name anything in the store.")
+    return name
+
+
+def absent(digest: str) -> CorruptObjectError:
+    """Return the error for an object that should be there and is not."""
+    return CorruptObjectError(
+        f"The object {digest} is not in the store.",
+        "Deploy the bundle that has it again; see kaos bundle verify.",
+    )
+
+
+def corrupt(digest: str, found: str) -> CorruptObjectError:
+    """Return the error for an object whose bytes have the digest `found` instead."""
+    return CorruptObjectError(
+        f"The object {digest} has the bytes of {found[:12]}…: it was changed or damaged.",
+        "Deploy the bundle that has it again; kaos bundle verify names every damaged file.",
+    )
+
+
+def moved(name: str) -> ConflictError:
+    """Return the error for a ref that somebody else changed first."""
+    return ConflictError(f"Somebody else changed {name!r} at the same time.", "Try again.")

@@ -1,0 +1,1 @@
+"""Moving many bytes: directories into a store and back, and over HTTP."""

@@ -1,0 +1,126 @@
+"""Check the bundles of a job and lay them out, or take directories in and make a job of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kaos import __version__
+from kaos.catalog import Catalog
+from kaos.errors import UnknownNameError
+from kaos.job import TRAIN, BundlePin, JobDocument, Stage, new_job_id
+from kaos.lineage import IngestRecord, small
+from kaos.names import bundle_name
+from kaos.resources import Resources
+from kaos.source import check_source
+from kaos.transfer.checkout import SharedCheckouts
+from kaos.transfer.push import store_walk
+from kaos.transfer.scan import walk
+from kaos_operators.base import KaosOperator
+from kaos_operators.hook import configured_store, runtimes, work_directory
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from kaos.catalog import WorkspaceCatalog
+    from kaos.schema.bundle import BundleKind
+
+
+class BundleIngestOperator(KaosOperator):
+    """Verify a job's bundles and lay its data out for the trials on this worker.
+
+    In a DAG of your own give directories instead of a job: they become bundles of the workspace, and the record
+    that is returned names the new job as `job_digest`, for the operators that follow.
+
+    :param job: digest of a job document (templated); leave it out with `workspace`
+    :param workspace: the workspace of the new job, made if it is not there (templated)
+    :param source: directory of the source bundle on the worker (templated)
+    :param data: directory of the data bundle on the worker (templated)
+    :param resources: what the job may use
+    """
+
+    template_fields: Sequence[str] = ("job", "workspace", "source", "data")
+    stage: ClassVar[Stage] = Stage.INGESTING
+
+    def __init__(
+        self,
+        *,
+        workspace: str | None = None,
+        source: str | None = None,
+        data: str | None = None,
+        resources: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workspace = workspace
+        self.source = source
+        self.data = data
+        self.resources = resources
+
+    def open(self, context: Context) -> tuple[JobDocument, WorkspaceCatalog]:
+        """Return the job that was given, or make one of the directories."""
+        if self.workspace is None:
+            return super().open(context)
+        catalog = Catalog(configured_store())
+        owner = str(self.owner)
+        try:
+            workspace = catalog.workspace(self.workspace)
+        except UnknownNameError:
+            workspace = catalog.create_workspace(self.workspace, owner)
+        document = JobDocument(
+            job_id=new_job_id(),
+            workspace=self.workspace,
+            definition=TRAIN,
+            dag_id=context["ti"].dag_id,
+            run_id=context["ti"].run_id,
+            source=self._take("source", self.source, workspace, owner),
+            data=self._take("data", self.data, workspace, owner),
+            resources=Resources(**(self.resources or {})),
+            runtime=runtimes()[0],
+            author=owner,
+            submitted_at=datetime.now(UTC),
+            kaos_version=__version__,
+        )
+        self.job = workspace.add_job(document)
+        return document, workspace
+
+    def work(self, document: JobDocument, workspace: WorkspaceCatalog, context: Context) -> dict[str, Any]:
+        """Read every file of both bundles, and return an `IngestRecord`."""
+        start = time.monotonic()
+        objects = workspace.store.objects
+        source, data = workspace.tree(document.source.digest), workspace.tree(document.data.digest)
+        for file in source.files:
+            for _ in objects.read(file.digest):
+                pass
+        self.log.info("Source %s: %d files, verified", document.source.digest[:12], document.source.files)
+        SharedCheckouts(work_directory() / "trees").get(objects, data)
+        self.log.info(
+            "Data %s: %d files, verified and laid out", document.data.digest[:12], document.data.files
+        )
+        return small(
+            IngestRecord(
+                job_digest=self.job,
+                source=source.digest,
+                data=data.digest,
+                files=document.source.files + document.data.files,
+                size=source.size + data.size,
+                seconds=round(time.monotonic() - start, 3),
+            )
+        )
+
+    def _take(
+        self, kind: BundleKind, directory: str | None, workspace: WorkspaceCatalog, user: str
+    ) -> BundlePin:
+        if directory is None:
+            raise UnknownNameError(
+                "directory for the bundle", kind, next_step=f"Give {kind}= to the operator."
+            )
+        walked = walk(Path(directory))
+        name, tree = bundle_name(walked.root.resolve()), store_walk(walked, workspace.store.objects)
+        if kind == "source":
+            check_source(tree)
+        self.log.info("Took %s in as %s bundle %s", directory, kind, tree.digest[:12])
+        return workspace.commit_bundle(kind, name, tree, user).pin

@@ -1,0 +1,112 @@
+"""Make model records of a job's trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow import __version__ as airflow_version
+
+from kaos.errors import InvalidInputError, TrainingFailedError
+from kaos.job import JobOutcome, JobState, Trial, trials
+from kaos.lineage import AirflowRun, BuildRecord
+from kaos.model import METRICS, ModelRecord, read_metrics
+from kaos_operators.base import KaosOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from kaos.bundle import Tree
+    from kaos.catalog import WorkspaceCatalog
+    from kaos.job import JobDocument
+    from kaos.lineage import TrialRecord
+
+
+class RegisterModelOperator(KaosOperator):
+    """Write one immutable record per model of a job, with all that made it, and how the job ended.
+
+    Its outlet assets get an event that names the models.
+
+    :param environment: what `ImageBuildOperator` returned (templated); None if it failed
+    """
+
+    template_fields: Sequence[str] = ("job", "environment")
+
+    def __init__(self, *, environment: Any = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.environment = environment
+
+    def work(self, document: JobDocument, workspace: WorkspaceCatalog, context: Context) -> dict[str, Any]:
+        """Return the ids of the models."""
+        records = workspace.trials(document.job_id)
+        planned = {trial.index: trial for trial in trials(document)}
+        models = [
+            self._register(record, planned[record.index], document, workspace, context)
+            for record in records
+            if record.succeeded
+        ]
+        if not models:
+            reasons = "; ".join(f"{record.name}: {record.reason}" for record in records)
+            raise TrainingFailedError(f"No trial succeeded. {reasons}".strip(), "See kaos train logs.")
+        ids = [model.model_id for model in models]
+        workspace.set_outcome(
+            JobOutcome(
+                job_id=document.job_id,
+                state=JobState.SUCCESS,
+                models=ids,
+                started_at=min(record.started_at for record in records),
+                ended_at=datetime.now(UTC),
+            )
+        )
+        for asset in self.outlets:
+            context["outlet_events"][asset].extra = {"job": document.job_id, "models": list(ids[:100])}
+        return {"models": ids[:1000]}
+
+    def _register(
+        self,
+        record: TrialRecord,
+        trial: Trial,
+        document: JobDocument,
+        workspace: WorkspaceCatalog,
+        context: Context,
+    ) -> ModelRecord:
+        digest = record.model or ""
+        tree = workspace.output_tree(digest)
+        ti = context["ti"]
+        model = ModelRecord(
+            model_id=workspace.next_model_id(document.source, document.data, digest),
+            digest=digest,
+            files=len(list(tree.files)),
+            size=tree.size,
+            job=document,
+            job_digest=self.job,
+            trial=trial,
+            build=BuildRecord.model_validate(self.environment),
+            run=record,
+            airflow=AirflowRun(
+                dag_id=ti.dag_id,
+                run_id=ti.run_id,
+                task_id=ti.task_id,
+                map_index=ti.map_index if ti.map_index is not None else -1,
+                try_number=ti.try_number,
+                bundle_version=getattr(getattr(ti, "bundle_instance", None), "version", None),
+                airflow_version=airflow_version,
+            ),
+            metrics=self._metrics(tree, workspace),
+            created_at=record.ended_at,
+        )
+        workspace.add_model(model)
+        self.log.info("Model %s", model.model_id)
+        return model
+
+    def _metrics(self, tree: Tree, workspace: WorkspaceCatalog) -> dict[str, Any]:
+        file = tree.file(METRICS)
+        if file is None:
+            self.log.warning("The trial wrote no %s: the model has no metrics", METRICS)
+            return {}
+        try:
+            return read_metrics(workspace.store.objects.get(file.digest))
+        except InvalidInputError as error:
+            self.log.warning("The model has no metrics: %s", error)
+            return {}

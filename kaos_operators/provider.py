@@ -1,0 +1,46 @@
+"""What Airflow is told about this provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kaos import __version__
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's name, versions, links and the options of its `[kaos]` section."""
+    return {
+        "package-name": "airflow-provider-kaos",
+        "name": "kaos",
+        "description": "Reproducible machine learning on Apache Airflow",
+        "versions": [__version__],
+        "extra-links": ["kaos_operators.links.JobLink"],
+        "config": {
+            "kaos": {
+                "description": "Settings of kaos",
+                "options": {
+                    "store": {
+                        "description": "Where bundles, models and records live: file:///absolute/directory",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "file:///var/lib/kaos/store",
+                        "default": None,
+                    },
+                    "work_dir": {
+                        "description": "Directory of a worker for environments, checkouts and runs",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/var/lib/kaos/work",
+                        "default": None,
+                    },
+                    "runtimes": {
+                        "description": "Runtimes that jobs may use, separated by commas; the first is the default",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": None,
+                        "default": "process",
+                    },
+                },
+            }
+        },
+    }

@@ -1,0 +1,238 @@
+"""The one door to what Airflow does not promise to keep. Written for Airflow 3.3; nothing else imports these."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.api.common.delete_dag import delete_dag
+from airflow.api.common.mark_tasks import set_dag_run_state_to_failed
+from airflow.dag_processing.bundles.base import unpack_bundle_version
+from airflow.dag_processing.bundles.manager import DagBundlesManager
+from airflow.dag_processing.collection import update_dag_parsing_results_in_db
+from airflow.exceptions import DagNotFound
+from airflow.models.dag import DagModel
+from airflow.models.dagbag import DagPriorityParsingRequest, DBDagBag
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.serialization.serialized_objects import LazyDeserializedDAG
+from airflow.utils.log.log_reader import TaskLogReader
+from airflow.utils.session import create_session
+from airflow.utils.state import DagRunState, TaskInstanceState
+from airflow.utils.types import DagRunTriggeredByType, DagRunType
+from sqlalchemy import func, select, tuple_
+from sqlalchemy.orm import joinedload
+
+from kaos.errors import KaosError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+log = logging.getLogger(__name__)
+
+BUNDLE = "kaos"
+"""The name under which `KaosDagBundle` is configured."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A DAG run: its state is Airflow's word; times are UTC."""
+
+    dag_id: str
+    run_id: str
+    state: str
+    started: datetime | None
+    ended: datetime | None
+    version: str | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task instance: its state is Airflow's word, None before it is scheduled; duration in seconds."""
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    state: str | None
+    duration: float | None
+
+
+@contextmanager
+def session() -> Iterator[Session]:
+    """Yield a database session that is committed at the end."""
+    with create_session() as opened:
+        yield opened
+
+
+def sync_dag(file_name: str, db: Session) -> str:
+    """Write the DAG of a published file into the database at once, as the DAG processor would within a second.
+
+    Only files that kaos generated itself come here: the file is imported into this process. The processor is asked
+    to parse it too, so that it stays the one that decides in the end.
+
+    :returns: the version of the DAG bundle
+    """
+    bundle = DagBundlesManager().get_bundle(BUNDLE)  # type: ignore[no-untyped-call]
+    bundle.initialize()
+    bundle.refresh()
+    version, _ = unpack_bundle_version(bundle.get_current_version(), bundle)
+    path = bundle.path / file_name
+    dag = _load(path)
+    dag.fileloc, dag.relative_fileloc = str(path), file_name
+    dag.validate()
+    dag.check_cycle()
+    update_dag_parsing_results_in_db(
+        BUNDLE, version, [LazyDeserializedDAG.from_dag(dag)], {}, 0.0, set(), db, files_parsed=set()
+    )
+    db.merge(DagPriorityParsingRequest(bundle_name=BUNDLE, relative_fileloc=file_name))
+    db.commit()
+    return str(version)
+
+
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"kaos_generated_{path.stem.replace('.', '_')}", path)
+    if spec is None or spec.loader is None:
+        raise KaosError(f"{path} cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.dag
+
+
+def has_dag(dag_id: str, db: Session) -> bool:
+    """Tell whether the database has this DAG, and it is not stale."""
+    return db.scalar(select(DagModel.is_stale).where(DagModel.dag_id == dag_id)) is False
+
+
+def start_run(dag_id: str, run_id: str, conf: dict[str, Any], user: str, db: Session) -> None:
+    """Create a run of the newest version of a DAG."""
+    dag = DBDagBag().get_latest_version_of_dag(dag_id, session=db)
+    if dag is None:
+        raise KaosError(
+            f"Airflow does not have the DAG {dag_id}.", "Is the DAG processor running? Try again."
+        )
+    from airflow.utils.timezone import utcnow
+
+    dag.create_dagrun(
+        run_id=run_id,
+        logical_date=None,
+        data_interval=None,
+        run_after=utcnow(),
+        conf=conf,
+        run_type=DagRunType.MANUAL,
+        triggered_by=DagRunTriggeredByType.REST_API,
+        triggering_user_name=user,
+        state=DagRunState.QUEUED,
+        session=db,
+    )
+    db.commit()
+
+
+def runs(keys: Sequence[tuple[str, str]], db: Session) -> dict[tuple[str, str], Run]:
+    """Return those runs (DAG id and run id) that Airflow still has."""
+    if not keys:
+        return {}
+    query = select(
+        DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.start_date, DagRun.end_date, DagRun.bundle_version
+    ).where(tuple_(DagRun.dag_id, DagRun.run_id).in_(keys))
+    return {
+        (row.dag_id, row.run_id): Run(
+            row.dag_id, row.run_id, str(row.state), row.start_date, row.end_date, row.bundle_version
+        )
+        for row in db.execute(query)
+    }
+
+
+def tasks(keys: Sequence[tuple[str, str]], db: Session) -> list[Task]:
+    """Return the task instances of these runs, in the order in which they were made."""
+    if not keys:
+        return []
+    query = (
+        select(
+            TaskInstance.dag_id,
+            TaskInstance.run_id,
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+            TaskInstance.state,
+            TaskInstance.start_date,
+            TaskInstance.end_date,
+        )
+        .where(tuple_(TaskInstance.dag_id, TaskInstance.run_id).in_(keys))
+        .order_by(TaskInstance.start_date, TaskInstance.task_id, TaskInstance.map_index)
+    )
+    return [
+        Task(
+            row.dag_id,
+            row.run_id,
+            row.task_id,
+            row.map_index,
+            str(row.state) if row.state else None,
+            (row.end_date - row.start_date).total_seconds() if row.start_date and row.end_date else None,
+        )
+        for row in db.execute(query)
+    ]
+
+
+def log_events(
+    dag_id: str, run_id: str, task_id: str, map_index: int, logger: str, db: Session
+) -> list[str] | None:
+    """Return the events that one logger wrote in the newest try of a task, or None before it has begun."""
+    ti = db.scalar(
+        select(TaskInstance)
+        .where(
+            TaskInstance.dag_id == dag_id,
+            TaskInstance.run_id == run_id,
+            TaskInstance.task_id == task_id,
+            TaskInstance.map_index == map_index,
+        )
+        .options(joinedload(TaskInstance.dag_run), joinedload(TaskInstance.dag_model))
+    )
+    if ti is None or not ti.try_number or ti.start_date is None:
+        return None
+    stream, _ = TaskLogReader().read_log_chunks(ti, ti.try_number, {"end_of_log": False})
+    return [message.event for message in stream if (message.model_extra or {}).get("logger") == logger]
+
+
+def fail_run(dag_id: str, run_id: str, db: Session) -> None:
+    """End a run now: running tasks are killed by their supervisors, the others skipped."""
+    run = db.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+    if run is None:
+        return
+    dag = DBDagBag().get_dag_for_run(run, session=db)
+    if dag is None:
+        run.state = DagRunState.FAILED
+    else:
+        set_dag_run_state_to_failed(dag=dag, run_id=run_id, commit=True, session=db)
+    db.commit()
+
+
+def active_tasks(dag_id: str, db: Session) -> int:
+    """Return how many tasks of a DAG are running or about to."""
+    query = select(func.count()).where(
+        TaskInstance.dag_id == dag_id,
+        TaskInstance.state.in_([TaskInstanceState.RUNNING, TaskInstanceState.QUEUED]),
+    )
+    return db.scalar(query) or 0
+
+
+def active_runs(dag_id: str, db: Session) -> list[str]:
+    """Return the ids of a DAG's runs that have not ended."""
+    query = select(DagRun.run_id).where(
+        DagRun.dag_id == dag_id, DagRun.state.in_([DagRunState.QUEUED, DagRunState.RUNNING])
+    )
+    return list(db.scalars(query))
+
+
+def remove_dag(dag_id: str, db: Session) -> None:
+    """Remove a DAG and its history from the database; one that is not there is no error."""
+    try:
+        delete_dag(dag_id, session=db)
+    except DagNotFound:
+        log.info("The DAG %s was not there", dag_id)
+    db.commit()

@@ -1,0 +1,82 @@
+"""Who is asking, and what they may: a workspace is guarded like its DAG, by Airflow's own auth manager."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from airflow.api_fastapi.app import get_auth_manager
+from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
+from airflow.api_fastapi.core_api.security import get_user
+from fastapi import Depends, Path
+
+from kaos.catalog import Catalog, WorkspaceCatalog
+from kaos.errors import ForbiddenError, InvalidInputError
+from kaos.job import TRAIN
+from kaos.names import check_workspace, dag_id
+from kaos_operators.hook import configured_store
+
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+
+signed_in = Depends(get_user)
+User = Annotated[BaseUser, signed_in]
+
+
+def catalog() -> Catalog:
+    """Return the catalog of the configured store."""
+    return Catalog(configured_store())
+
+
+def may(user: BaseUser, method: Method, workspace: str, entity: DagAccessEntity | None = None) -> bool:
+    """Tell whether the user may do `method` to the DAG (or the runs) of a workspace."""
+    return get_auth_manager().is_authorized_dag(
+        method=method, access_entity=entity, details=DagDetails(id=dag_id(workspace, TRAIN)), user=user
+    )
+
+
+def require(user: BaseUser, method: Method, workspace: str, entity: DagAccessEntity | None = None) -> None:
+    """Check that the user may do this.
+
+    :raises ForbiddenError: the user may not
+    """
+    check_workspace(workspace)
+    if not may(user, method, workspace, entity):
+        verb = {"GET": "read", "POST": "deploy to", "PUT": "change", "DELETE": "remove"}[method]
+        raise ForbiddenError(
+            f"{user.get_name()} may not {verb} workspace {workspace!r}.",
+            "Ask an administrator of this Airflow.",
+        )
+
+
+WorkspaceName = Annotated[str, Path(description="name of the workspace")]
+
+
+def _readable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
+    require(user, "GET", workspace, DagAccessEntity.RUN)
+    return catalog().workspace(workspace)
+
+
+def _deployable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
+    require(user, "POST", workspace, DagAccessEntity.RUN)
+    found = catalog().workspace(workspace)
+    if found.workspace.killed_at is not None:
+        raise InvalidInputError(
+            f"The workspace {workspace!r} was killed; its models are still there.",
+            f"Bring it back: kaos workspace create -n {workspace}",
+        )
+    return found
+
+
+def _removable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
+    require(user, "DELETE", workspace)
+    return catalog().workspace(workspace)
+
+
+Readable = Annotated[WorkspaceCatalog, Depends(_readable)]
+"""The workspace of the path, for one who may see its runs."""
+
+Deployable = Annotated[WorkspaceCatalog, Depends(_deployable)]
+"""The living workspace of the path, for one who may start runs in it."""
+
+Removable = Annotated[WorkspaceCatalog, Depends(_removable)]
+"""The workspace of the path, for one who may delete its DAG."""

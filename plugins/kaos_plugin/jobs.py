@@ -1,0 +1,252 @@
+"""Jobs as the store pins them and as Airflow runs them, put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from kaos.catalog import WorkspaceCatalog
+from kaos.errors import KaosError
+from kaos.job import JobDocument, JobOutcome, JobState, Stage
+from kaos.lineage import TrialRecord
+from kaos.model import ModelRecord, score, short_model, sort_key
+from kaos.schema.job import JobContent, JobInfo, JobList, JobModel, JobRow, ModelRow, StageState
+from kaos_dags.publish import publish
+from kaos_dags.render import file_name, render
+from kaos_plugin import airflow_internals
+from kaos_plugin.airflow_internals import Run, Task
+from kaos_plugin.auth import catalog
+
+log = logging.getLogger(__name__)
+
+PAGE = 10
+"""Models on a page of `train info`."""
+
+_GRACE = timedelta(minutes=1)
+_STATES = {
+    "queued": JobState.STARTING,
+    "running": JobState.RUNNING,
+    "success": JobState.SUCCESS,
+    "failed": JobState.FAILURE,
+}
+
+
+def list_jobs(workspace: WorkspaceCatalog, limit: int, offset: int, db: Session) -> JobList:
+    """Return jobs of a workspace, the newest first."""
+    ids = workspace.job_ids()[::-1]
+    documents = [workspace.job(job_id)[0] for job_id in ids[offset : offset + limit]]
+    runs = airflow_internals.runs([_key(document) for document in documents], db)
+    active = [key for key, run in runs.items() if not _STATES[run.state].ended]
+    tasks = airflow_internals.tasks(active, db)
+    return JobList(
+        jobs=[
+            _row(document, runs.get(_key(document)), tasks, workspace.outcome(document.job_id))
+            for document in documents
+        ],
+        total=len(ids),
+    )
+
+
+def job_info(
+    workspace: WorkspaceCatalog, job_id: str, metric: str | None, ascending: bool, page: int, db: Session
+) -> JobInfo:
+    """Return everything about a job, its models sorted by a metric, ten a page (from 0)."""
+    document, _ = workspace.job(job_id)
+    key = _key(document)
+    run = airflow_internals.runs([key], db).get(key)
+    tasks = airflow_internals.tasks([key], db)
+    outcome = workspace.outcome(document.job_id)
+    row = _row(document, run, tasks, outcome)
+    records = workspace.trials(document.job_id)
+    models = workspace.job_models(document.job_id, outcome.models) if outcome else []
+    rows = [_model_row(document, workspace, model, metric) for model in models]
+    rows += [_failed_row(document, workspace, record) for record in records if not record.succeeded]
+    if not rows:
+        rows = [_empty_row(document, workspace, row.state)]
+    if metric is not None:
+        rows.sort(key=lambda found: sort_key(found.score, ascending=ascending))
+    trained = [task.duration for task in tasks if task.task_id == "train" and task.duration is not None]
+    return JobInfo(
+        job_id=document.job_id,
+        workspace=document.workspace,
+        author=document.author,
+        state=row.state,
+        stage=row.stage,
+        reason=_reason(row.state, outcome, run, tasks),
+        submitted_at=document.submitted_at,
+        started=row.started,
+        duration=row.duration,
+        process_time=round(sum(trained), 3) if trained else _process_time(records),
+        resources=document.resources,
+        runtime=document.runtime,
+        limits=next((record.limits for record in records), ""),
+        dag_id=document.dag_id,
+        dag_version=run.version if run else None,
+        url=f"/dags/{document.dag_id}/runs/{document.run_id}",
+        stages=[
+            StageState(task_id=_task_name(task), state=task.state, seconds=task.duration) for task in tasks
+        ],
+        metrics=sorted({name for model in models for name in model.metrics}),
+        models=rows[page * PAGE : (page + 1) * PAGE],
+        pages=max(1, -(-len(rows) // PAGE)),
+        page=page,
+    )
+
+
+def job_content(workspace: WorkspaceCatalog, job_id: str) -> JobContent:
+    """Return the trees of a job, and the names of their directories."""
+    document, _ = workspace.job(job_id)
+    outcome = workspace.outcome(document.job_id)
+    models = workspace.job_models(document.job_id, outcome.models) if outcome else []
+    digests = [model.digest for model in models]
+    return JobContent(
+        source=document.source,
+        source_directory=workspace.shown(document.source)[1:],
+        data=document.data,
+        data_directory=workspace.shown(document.data)[1:],
+        models=[
+            JobModel(directory=short_model(digest, digests), digest=digest)
+            for digest in dict.fromkeys(digests)
+        ],
+    )
+
+
+def start_job(workspace: WorkspaceCatalog, document: JobDocument, digest: str, db: Session) -> None:
+    """Start the Airflow run of a recorded job; one that is there already is left alone."""
+    if airflow_internals.runs([_key(document)], db):
+        return
+    if not airflow_internals.has_dag(document.dag_id, db):
+        publish_dags(workspace, db)
+    conf = {"job": digest, "workspace": document.workspace, "author": document.author}
+    airflow_internals.start_run(document.dag_id, document.run_id, conf, document.author, db)
+
+
+def publish_dags(workspace: WorkspaceCatalog, db: Session) -> list[str]:
+    """Generate the DAGs of a workspace, publish them, and return their ids once Airflow's database has them."""
+    definitions = workspace.definitions()
+    publish(workspace.store, {file_name(definition): render(definition) for definition in definitions})
+    for definition in definitions:
+        airflow_internals.sync_dag(file_name(definition), db)
+    return [definition.dag_id for definition in definitions]
+
+
+def kill_job(workspace: WorkspaceCatalog, document: JobDocument, user: str, db: Session) -> JobOutcome:
+    """End a job that runs: first its record, so that nothing else becomes its outcome, then its Airflow run."""
+    outcome = workspace.set_outcome(
+        JobOutcome(
+            job_id=document.job_id,
+            state=JobState.KILLED,
+            reason=f"Killed by {user}.",
+            ended_at=datetime.now(UTC),
+            by=user,
+        )
+    )
+    airflow_internals.fail_run(document.dag_id, document.run_id, db)
+    return outcome
+
+
+def start_forgotten_jobs() -> None:
+    """Start the jobs that were recorded when the server stopped before it could start them."""
+    with airflow_internals.session() as db:
+        for found in catalog().workspaces():
+            workspace = catalog().workspace(found.name)
+            for job_id in workspace.job_ids()[-PAGE:]:
+                document, digest = workspace.job(job_id)
+                deployed = document.run_id == document.job_id
+                if deployed and found.killed_at is None and workspace.outcome(job_id) is None:
+                    try:
+                        start_job(workspace, document, digest, db)
+                    except KaosError as error:
+                        log.warning("Job %s could not be started: %s", job_id, error)
+
+
+def _key(document: JobDocument) -> tuple[str, str]:
+    return document.dag_id, document.run_id
+
+
+def _row(document: JobDocument, run: Run | None, tasks: Sequence[Task], outcome: JobOutcome | None) -> JobRow:
+    started = (run.started if run else None) or (outcome.started_at if outcome else None)
+    ended = (run.ended if run else None) or (outcome.ended_at if outcome else None)
+    state = _state(document, run, outcome)
+    until = ended if state.ended else datetime.now(UTC)
+    return JobRow(
+        job_id=document.job_id,
+        stage=outcome.stage if outcome else _stage(document, tasks),
+        state=state,
+        hyperopt=bool(document.params),
+        started=started,
+        duration=round((until - started).total_seconds(), 3) if started and until else None,
+    )
+
+
+def _state(document: JobDocument, run: Run | None, outcome: JobOutcome | None) -> JobState:
+    if outcome is not None and outcome.state is JobState.KILLED:
+        return JobState.KILLED
+    if run is not None:
+        return _STATES[run.state]
+    if outcome is not None:
+        return outcome.state
+    young = datetime.now(UTC) - document.submitted_at < _GRACE
+    return JobState.STARTING if young else JobState.FAILURE
+
+
+def _stage(document: JobDocument, tasks: Sequence[Task]) -> Stage:
+    states = {task.task_id: task.state for task in tasks if task.run_id == document.run_id}
+    if states.get("build", "success") != "success":
+        return Stage.BUILDING
+    if states.get("ingest", "success") != "success":
+        return Stage.INGESTING
+    return Stage.TRAINING
+
+
+def _reason(state: JobState, outcome: JobOutcome | None, run: Run | None, tasks: Sequence[Task]) -> str:
+    if outcome is not None:
+        return outcome.reason
+    if state is not JobState.FAILURE:
+        return ""
+    if run is None:
+        return "The job never started: the server stopped first, or its history was removed. Deploy again."
+    failed = [_task_name(task) for task in tasks if task.state == "failed"]
+    return f"Airflow failed {', '.join(failed) or 'the run'}; its log is in Airflow's UI."
+
+
+def _task_name(task: Task) -> str:
+    return task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]"
+
+
+def _process_time(records: list[TrialRecord]) -> float | None:
+    return round(sum(record.seconds for record in records), 3) if records else None
+
+
+def _model_row(
+    document: JobDocument, workspace: WorkspaceCatalog, model: ModelRecord, metric: str | None
+) -> ModelRow:
+    return _empty_row(document, workspace, JobState.SUCCESS).model_copy(
+        update={
+            "model_id": model.model_id,
+            "digest": model.digest,
+            "hyperparams": model.trial.params,
+            "score": score(model.metrics, metric) if metric else None,
+            "metrics": model.metrics,
+        }
+    )
+
+
+def _failed_row(document: JobDocument, workspace: WorkspaceCatalog, record: TrialRecord) -> ModelRow:
+    return _empty_row(document, workspace, JobState.FAILURE).model_copy(update={"reason": record.reason})
+
+
+def _empty_row(document: JobDocument, workspace: WorkspaceCatalog, state: JobState) -> ModelRow:
+    return ModelRow(
+        source=document.source,
+        source_shown=workspace.shown(document.source),
+        data=document.data,
+        data_shown=workspace.shown(document.data),
+        model_id=None,
+        digest=None,
+        state=state,
+        hyperparams=document.params,
+    )

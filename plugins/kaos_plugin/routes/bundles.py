@@ -1,0 +1,161 @@
+"""Bundles, and the objects they consist of: up, down, and verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, TypeVar
+
+from fastapi import APIRouter, Path, Query, Request, Response, status
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from kaos.bundle import Tree
+from kaos.catalog import WorkspaceCatalog
+from kaos.errors import InvalidInputError, UnknownNameError
+from kaos.schema.bundle import (
+    Bundle,
+    BundleKind,
+    CommittedBundle,
+    ObjectsFetch,
+    ObjectsMissing,
+    UploadState,
+    VerifyReport,
+)
+from kaos.source import check_source
+from kaos.store import Store
+from kaos.store.base import CHUNK
+from kaos.store.verify import verify_store
+from kaos.transfer.pack import Packed, read_pack, write_pack
+from kaos.transfer.upload import PartialUploads
+from kaos_operators.hook import configured_store, work_directory
+from kaos_plugin.auth import Deployable, Readable, User, catalog
+from kaos_plugin.streams import NO_COMPRESSION, body_blocks
+
+router = APIRouter(tags=["bundles"])
+
+T = TypeVar("T")
+Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256, 64 hexadecimal characters")]
+_LARGEST_TREE = 256 << 20
+_PACK = {"requestBody": {"content": {"application/octet-stream": {}}, "required": True}}
+
+
+@router.post("/workspaces/{workspace}/objects/missing")
+def missing_objects(workspace: Deployable, body: ObjectsMissing) -> ObjectsMissing:
+    """Return those of the objects that the store lacks."""
+    lacking = workspace.store.objects.missing(body.objects)
+    return ObjectsMissing(objects={digest: body.objects[digest] for digest in lacking})
+
+
+@router.post("/workspaces/{workspace}/objects", openapi_extra=_PACK)
+async def upload_objects(workspace: Deployable, request: Request) -> UploadState:
+    """Store the objects of a pack as it arrives, each whole or not at all; returns how many bytes those were."""
+
+    def store() -> int:
+        objects = workspace.store.objects
+        return sum(objects.write(packed.digest, packed.chunks) for packed in read_pack(body_blocks(request)))
+
+    return UploadState(offset=await run_in_threadpool(store))
+
+
+@router.get("/workspaces/{workspace}/uploads/{digest}")
+def upload_state(workspace: Deployable, digest: Digest, user: User) -> UploadState:
+    """Return how much of a large object has arrived."""
+    return UploadState(offset=_uploads(user).offset(digest))
+
+
+@router.put("/workspaces/{workspace}/uploads/{digest}", openapi_extra=_PACK)
+async def upload_part(
+    workspace: Deployable,
+    digest: Digest,
+    user: User,
+    request: Request,
+    offset: Annotated[int, Query(ge=0, description="how much the server has, in bytes")],
+    size: Annotated[int, Query(ge=0, description="of the whole object, in bytes")],
+) -> UploadState:
+    """Append to a large object; when it is whole it is verified and stored."""
+
+    def store() -> int:
+        return _uploads(user).append(digest, offset, size, body_blocks(request), workspace.store.objects)
+
+    return UploadState(offset=await run_in_threadpool(store))
+
+
+@router.put("/workspaces/{workspace}/bundles/{kind}/{digest}", openapi_extra=_PACK)
+async def commit_bundle(
+    workspace: Deployable,
+    kind: BundleKind,
+    digest: Digest,
+    user: User,
+    request: Request,
+    name: Annotated[str, Query(description="of the bundle's directory")],
+) -> CommittedBundle:
+    """Commit a bundle: the body is its canonical tree, whose objects have arrived."""
+
+    def commit() -> CommittedBundle:
+        tree = Tree.decode(_limited(body_blocks(request), _LARGEST_TREE))
+        if tree.digest != digest:
+            raise InvalidInputError(f"The tree has the digest {tree.digest[:12]}…, not {digest[:12]}….")
+        if kind == "source":
+            check_source(tree)
+        return _committed(workspace, workspace.commit_bundle(kind, name, tree, user.get_name()))
+
+    return await run_in_threadpool(commit)
+
+
+@router.get("/workspaces/{workspace}/bundles/{kind}/{digest}")
+def get_bundle(workspace: Readable, kind: BundleKind, digest: Digest) -> CommittedBundle:
+    """Return a committed bundle."""
+    bundle = workspace.bundle(kind, digest)
+    if bundle is None:
+        raise UnknownNameError(f"{kind} bundle", digest[:12])
+    return _committed(workspace, bundle)
+
+
+@router.get("/workspaces/{workspace}/trees/{digest}")
+def get_tree(workspace: Readable, digest: Digest) -> Response:
+    """Return the canonical tree of a bundle or a model."""
+    return Response(
+        workspace.tree(digest).encoded, media_type="application/octet-stream", headers=NO_COMPRESSION
+    )
+
+
+@router.post("/workspaces/{workspace}/trees/{digest}/objects")
+def download_objects(workspace: Readable, digest: Digest, body: ObjectsFetch) -> StreamingResponse:
+    """Send objects of a tree as a pack, every one verified before its last byte leaves."""
+    sizes = workspace.tree(digest).objects
+    strange = [wanted for wanted in body.digests if wanted not in sizes]
+    if strange:
+        raise UnknownNameError("object in this tree", strange[0][:12])
+    objects = workspace.store.objects
+    packed = (Packed(wanted, sizes[wanted], objects.read(wanted)) for wanted in body.digests)
+    return StreamingResponse(
+        write_pack(packed), media_type="application/octet-stream", headers=NO_COMPRESSION
+    )
+
+
+@router.post("/store/verify", status_code=status.HTTP_200_OK)
+def verify(user: User) -> VerifyReport:
+    """Read every object of the store and name what is damaged, by the bundle and file that need it."""
+    store: Store = configured_store()
+    trees = (pair for found in catalog().workspaces() for pair in catalog().workspace(found.name).trees())
+    checked, problems = verify_store(store, trees)
+    return VerifyReport(checked=checked, damaged=problems)
+
+
+def _committed(workspace: WorkspaceCatalog, bundle: Bundle) -> CommittedBundle:
+    return CommittedBundle(
+        kind=bundle.kind, pin=bundle.pin, created_at=bundle.created_at, shown=workspace.shown(bundle.pin)
+    )
+
+
+def _uploads(user: User) -> PartialUploads:
+    return PartialUploads(work_directory() / "uploads", owner=user.get_id())
+
+
+def _limited(blocks: Iterator[bytes], most: int) -> bytes:
+    content = bytearray()
+    for block in blocks:
+        content += block
+        if len(content) > most:
+            raise InvalidInputError(f"A bundle's tree may have {most // CHUNK} MiB: it has too many files.")
+    return bytes(content)

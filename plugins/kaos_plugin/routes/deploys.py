@@ -1,0 +1,79 @@
+"""Deploys."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from fastapi import APIRouter, status
+
+from kaos import __version__
+from kaos.catalog import WorkspaceCatalog
+from kaos.errors import UnknownNameError
+from kaos.job import TRAIN, BundlePin, Inputs, JobDocument, new_job_id
+from kaos.names import dag_id
+from kaos.runtime.capacity import machine_capacity
+from kaos.schema.bundle import BundleKind
+from kaos.schema.deploy import DeployRequest, DeployResponse
+from kaos_operators.hook import runtimes
+from kaos_plugin.auth import Deployable, Readable, User
+from kaos_plugin.jobs import start_job
+
+router = APIRouter(tags=["deploys"])
+
+
+@router.get("/workspaces/{workspace}/inputs")
+def get_inputs(workspace: Readable) -> DeployResponse:
+    """Return the current inputs."""
+    return _response(workspace, workspace.inputs(), None)
+
+
+@router.post("/workspaces/{workspace}/deploys", status_code=status.HTTP_201_CREATED)
+def deploy(workspace: Deployable, body: DeployRequest, user: User, session: SessionDep) -> DeployResponse:
+    """Merge bundles into the current inputs in one step, and start a job when source and data are there."""
+    runtime = runtimes()[0]
+    if runtime == "process":
+        body.resources.check(machine_capacity())
+    new = Inputs(
+        source=_pin(workspace, "source", body.source),
+        data=_pin(workspace, "data", body.data),
+    )
+    inputs = workspace.merge_inputs(new)
+    if inputs.source is None or inputs.data is None:
+        return _response(workspace, inputs, None)
+    job_id = new_job_id()
+    document = JobDocument(
+        job_id=job_id,
+        workspace=workspace.workspace.name,
+        definition=TRAIN,
+        dag_id=dag_id(workspace.workspace.name, TRAIN),
+        run_id=job_id,
+        source=inputs.source,
+        data=inputs.data,
+        resources=body.resources,
+        runtime=runtime,
+        author=user.get_name(),
+        submitted_at=datetime.now(UTC),
+        kaos_version=__version__,
+    )
+    start_job(workspace, document, workspace.add_job(document), session)
+    return _response(workspace, inputs, job_id)
+
+
+def _pin(workspace: WorkspaceCatalog, kind: BundleKind, digest: str | None) -> BundlePin | None:
+    if digest is None:
+        return None
+    bundle = workspace.bundle(kind, digest)
+    if bundle is None:
+        raise UnknownNameError(f"{kind} bundle", digest[:12], next_step="Deploy its directory again.")
+    return bundle.pin
+
+
+def _response(workspace: WorkspaceCatalog, inputs: Inputs, job_id: str | None) -> DeployResponse:
+    pins = {"source": inputs.source, "data": inputs.data}
+    return DeployResponse(
+        inputs=inputs,
+        shown={kind: workspace.shown(pin) for kind, pin in pins.items() if pin is not None},
+        image=workspace.image(inputs.source.digest) if inputs.source else None,
+        job_id=job_id,
+    )

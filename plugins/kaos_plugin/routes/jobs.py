@@ -1,0 +1,116 @@
+"""Jobs: listed, shown, followed, given back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from fastapi import APIRouter, Query
+
+from kaos.bundle import Tree
+from kaos.catalog import WorkspaceCatalog
+from kaos.errors import InvalidInputError, UnknownNameError
+from kaos.job import JobDocument
+from kaos.schema.job import JobContent, JobInfo, JobList, JobSource, LogChunk
+from kaos_dags.publish import head
+from kaos_plugin import airflow_internals, jobs
+from kaos_plugin.auth import Readable
+
+router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
+
+Position = Annotated[int, Query(ge=0, description="lines that the client has")]
+
+
+@router.get("")
+def list_jobs(
+    workspace: Readable,
+    session: SessionDep,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 30,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> JobList:
+    """Return jobs, the newest first."""
+    return jobs.list_jobs(workspace, limit, offset, session)
+
+
+@router.get("/{job_id}")
+def get_job(
+    workspace: Readable,
+    job_id: str,
+    session: SessionDep,
+    metric: Annotated[str | None, Query(description="sort the models by this metric")] = None,
+    ascending: bool = False,
+    page: Annotated[int, Query(ge=0)] = 0,
+) -> JobInfo:
+    """Return everything about a job."""
+    return jobs.job_info(workspace, job_id, metric, ascending, page, session)
+
+
+@router.get("/{job_id}/content")
+def get_content(workspace: Readable, job_id: str) -> JobContent:
+    """Return the trees that `train get` writes."""
+    return jobs.job_content(workspace, job_id)
+
+
+@router.get("/{job_id}/logs")
+def get_logs(
+    workspace: Readable, job_id: str, session: SessionDep, position: Position = 0, trial: Position = 0
+) -> LogChunk:
+    """Return lines that the user's script printed."""
+    document, _ = workspace.job(job_id)
+    record = next((found for found in workspace.trials(document.job_id) if found.index == trial), None)
+    if record is not None:
+        return _stored(workspace.store.objects.get(record.log), position)
+    return _live(workspace, document, "train", trial, "kaos.script", position, session)
+
+
+@router.get("/{job_id}/build-logs")
+def get_build_logs(workspace: Readable, job_id: str, session: SessionDep, position: Position = 0) -> LogChunk:
+    """Return lines of the environment's build."""
+    document, _ = workspace.job(job_id)
+    stored = workspace.build_log(document.job_id)
+    if stored is not None:
+        return _stored(stored, position)
+    return _live(workspace, document, "build", -1, "kaos.build", position, session)
+
+
+@router.get("/{job_id}/dag")
+def get_dag(workspace: Readable, job_id: str, session: SessionDep) -> JobSource:
+    """Return the generated source that a job ran on."""
+    document, _ = workspace.job(job_id)
+    key = (document.dag_id, document.run_id)
+    run = airflow_internals.runs([key], session).get(key)
+    version = run.version if run and run.version else head(workspace.store).digest
+    file = Tree.decode(workspace.store.objects.get(version)).file(f"{document.dag_id}.py")
+    if file is None:
+        raise UnknownNameError(
+            "generated source of job", job_id, next_step="It ran in a DAG of your own, whose source is there."
+        )
+    source = workspace.store.objects.get(file.digest).decode()
+    return JobSource(dag_id=document.dag_id, version=version, source=source)
+
+
+def _stored(log: bytes, position: int) -> LogChunk:
+    lines = log.decode(errors="replace").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return LogChunk(lines=lines[position:], position=str(len(lines)), ended=True)
+
+
+def _live(
+    workspace: WorkspaceCatalog,
+    document: JobDocument,
+    task_id: str,
+    map_index: int,
+    logger: str,
+    position: int,
+    session: SessionDep,
+) -> LogChunk:
+    key = (document.dag_id, document.run_id)
+    lines = airflow_internals.log_events(*key, task_id, map_index, logger, session) or []
+    run = airflow_internals.runs([key], session).get(key)
+    ended = workspace.outcome(document.job_id) is not None or (
+        run is not None and run.state in ("success", "failed")
+    )
+    if position > len(lines) and ended:
+        raise InvalidInputError(f"This log has {len(lines)} lines, fewer than {position}.")
+    return LogChunk(lines=lines[position:], position=str(max(position, len(lines))), ended=ended)

@@ -1,0 +1,67 @@
+"""The pages: kaos' own records, as tabs in Airflow's UI."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
+
+from kaos.errors import UnknownNameError
+from kaos_plugin import jobs
+from kaos_plugin.auth import Readable, User, catalog, may
+
+router = APIRouter(prefix="/ui", include_in_schema=False)
+
+
+@router.get("/workspaces")
+def workspaces_page(user: User) -> HTMLResponse:
+    """Show the workspaces."""
+    found = [
+        catalog().workspace(known.name) for known in catalog().workspaces() if may(user, "GET", known.name)
+    ]
+    return _page("workspaces.html.jinja2", workspaces=found)
+
+
+@router.get("/workspaces/{workspace}")
+def workspace_page(workspace: Readable, session: SessionDep) -> HTMLResponse:
+    """Show a workspace's inputs and jobs."""
+    listed = jobs.list_jobs(workspace, 50, 0, session)
+    return _page("workspace.html.jinja2", workspace=workspace, inputs=workspace.inputs(), jobs=listed)
+
+
+@router.get("/workspaces/{workspace}/jobs/{job_id}")
+def job_page(workspace: Readable, job_id: str, session: SessionDep) -> HTMLResponse:
+    """Show a job's inputs, stages and models."""
+    return _page("job.html.jinja2", job=jobs.job_info(workspace, job_id, None, False, 0, session))
+
+
+@router.get("/runs/{dag_id}/{run_id}")
+def run_page(dag_id: str, run_id: str, user: User, session: SessionDep) -> HTMLResponse:
+    """Show the job of an Airflow run."""
+    prefix, _, rest = dag_id.partition(".")
+    name = rest.rpartition(".")[0]
+    if prefix != "kaos" or not name or not may(user, "GET", name):
+        raise UnknownNameError("job of the run", f"{dag_id} {run_id}", next_step="This DAG is none of kaos.")
+    return job_page(catalog().workspace(name), run_id, session)
+
+
+def _page(name: str, **values: Any) -> HTMLResponse:
+    return HTMLResponse(_template(name).render(**values))
+
+
+@cache
+def _template(name: str) -> Template:
+    folder = files("kaos_plugin") / "pages"
+    environment = Environment(
+        loader=FunctionLoader(lambda asked: (folder / asked).read_text()),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)

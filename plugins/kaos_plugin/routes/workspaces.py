@@ -1,0 +1,86 @@
+"""Workspaces."""
+
+from __future__ import annotations
+
+import time
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from fastapi import APIRouter, Query, status
+
+from kaos.job import Definition
+from kaos.schema.workspace import Workspace, WorkspaceCreate, WorkspaceInfo, WorkspaceKilled, WorkspaceList
+from kaos_dags.publish import publish
+from kaos_dags.render import file_name
+from kaos_plugin import airflow_internals
+from kaos_plugin.auth import Readable, Removable, User, catalog, may, require
+from kaos_plugin.jobs import kill_job, publish_dags
+
+router = APIRouter(prefix="/workspaces", tags=["workspaces"])
+
+_END_SECONDS = 15
+
+
+@router.get("")
+def list_workspaces(user: User) -> WorkspaceList:
+    """Return the workspaces that the user may see."""
+    return WorkspaceList(
+        workspaces=[found for found in catalog().workspaces() if may(user, "GET", found.name)]
+    )
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+def create_workspace(body: WorkspaceCreate, user: User, session: SessionDep) -> WorkspaceInfo:
+    """Create a workspace and its DAGs."""
+    require(user, "POST", body.name)
+    workspace = catalog().create_workspace(body.name, user.get_name())
+    workspace.set_definition(Definition(workspace=body.name))
+    publish_dags(workspace, session)
+    return _info(workspace)
+
+
+@router.get("/{workspace}")
+def get_workspace(workspace: Readable) -> WorkspaceInfo:
+    """Return what is in a workspace."""
+    return _info(workspace)
+
+
+@router.delete("/{workspace}")
+def kill_workspace(
+    workspace: Removable,
+    user: User,
+    session: SessionDep,
+    keep_models: bool = Query(default=False, description="jobs and models stay readable"),
+) -> WorkspaceKilled:
+    """Stop what runs, remove the DAGs, and forget the workspace."""
+    definitions = workspace.definitions()
+    stopped = []
+    for job_id in workspace.job_ids():
+        if workspace.outcome(job_id) is None:
+            document, _ = workspace.job(job_id)
+            kill_job(workspace, document, user.get_name(), session)
+            stopped.append(job_id)
+    publish(workspace.store, {file_name(definition): None for definition in definitions})
+    for definition in definitions:
+        for run_id in airflow_internals.active_runs(definition.dag_id, session):
+            airflow_internals.fail_run(definition.dag_id, run_id, session)
+        deadline = time.monotonic() + _END_SECONDS
+        while airflow_internals.active_tasks(definition.dag_id, session) and time.monotonic() < deadline:
+            session.commit()
+            time.sleep(0.2)
+        airflow_internals.remove_dag(definition.dag_id, session)
+    kept = len(workspace.model_ids()) if keep_models else 0
+    workspace.kill(keep_models=keep_models)
+    return WorkspaceKilled(
+        stopped_jobs=stopped, removed_dags=[definition.dag_id for definition in definitions], kept_models=kept
+    )
+
+
+def _info(workspace: Readable) -> WorkspaceInfo:
+    return WorkspaceInfo(
+        workspace=Workspace.model_validate(workspace.workspace),
+        inputs=workspace.inputs(),
+        dags=[definition.dag_id for definition in workspace.definitions()],
+        bundles=len(workspace.bundle_digests()),
+        jobs=len(workspace.job_ids()),
+        models=len(workspace.model_ids()),
+    )
