@@ -72,13 +72,13 @@ class Dockerfile(Value):
 
 
 def words(
-    text: str, lookup: Callable[[str], str], refuse: Callable[[str], NoReturn], *, shell: bool = False
+    text: str, lookup: Callable[[str], str], refuse: Callable[[str], NoReturn], *, as_shell: bool = False
 ) -> list[str]:
-    """Return the words of a text as Docker, or for ``shell`` a shell, splits it, variables in their place.
+    """Return the words of a text as Docker, or for ``as_shell`` a shell, splits it, variables in their place.
 
     :param lookup: returns the value of a variable
     :param refuse: called with what cannot be honoured
-    :param shell: keep the operator ``&&`` as a word of its own, refuse everything else that only a shell can do
+    :param as_shell: keep ``&&`` as a word of its own, refuse everything else that only a shell can do
     """
     found: list[str] = []
     word: str | None = None
@@ -105,11 +105,12 @@ def words(
             position = match.end()
         elif quote:
             word = (word or "") + character
-        elif shell and text.startswith("&&", position - 1):
+        elif as_shell and text.startswith("&&", position - 1):
             found += [*([] if word is None else [word]), "&&"]
             word, position = None, position + 1
-        elif shell and character in "|&;<>()`*?#":
-            refuse(f"`{character}` is for a shell; put requirements such as 'numpy>=2' in quotes")
+        elif as_shell and character in "|&;<>()`*?#":
+            hint = "; put a requirement such as 'numpy>=2' in quotes" if character in "<>*" else ""
+            refuse(f"`{character}` is for a shell to interpret{hint}")
         elif character.isspace():
             found += [] if word is None else [word]
             word = None

@@ -34,7 +34,7 @@ class JobState(StrEnum):
 
 
 class Stage(StrEnum):
-    """Where a job is: the table of `train list` that shows it."""
+    """Where a job is: the table of `train list` that shows it. One that has ended is among the trainings."""
 
     BUILDING = "BUILDING"
     INGESTING = "INGESTING"

@@ -27,12 +27,12 @@ _COMMENT: Final = re.compile(r"(^|\s)#.*$")
 _DIRECT: Final = re.compile(r"[A-Za-z0-9][\w.-]*\s*(?:\[[^]]*\])?\s*@\s*(\S+)", re.ASCII)
 
 _PIN_RULE: Final = (
-    "Name a package of an index, or an archive as `name @ https://...`, which can be pinned by its hash."
+    "Name a package of an index, or an archive as `name @ https://...`: they have hashes to pin."
 )
 
 
 def canonical(lines: Iterable[str]) -> str:
-    """Return one text for the same requirements in any order: options as they come, then the packages, sorted."""
+    """Return one text for the same requirements in any order: the options, then the packages, sorted."""
     unique = list(dict.fromkeys(lines))
     options = [line for line in unique if line.startswith("--")]
     packages = sorted((line for line in unique if not line.startswith("--")), key=str.casefold)

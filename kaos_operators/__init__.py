@@ -1,9 +1,15 @@
 """Airflow operators over the core of kaos, for the generated DAGs and for anybody's own."""
 
-from kaos_operators.bundle import BundleIngestOperator
-from kaos_operators.image import ImageBuildOperator
-from kaos_operators.model import RegisterModelOperator
-from kaos_operators.train import PlanTrialsOperator, TrainOperator
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kaos_operators.bundle import BundleIngestOperator
+    from kaos_operators.image import ImageBuildOperator
+    from kaos_operators.model import RegisterModelOperator
+    from kaos_operators.train import PlanTrialsOperator, TrainOperator
 
 __all__ = [
     "BundleIngestOperator",
@@ -12,3 +18,18 @@ __all__ = [
     "RegisterModelOperator",
     "TrainOperator",
 ]
+
+_MODULES = {
+    "BundleIngestOperator": "bundle",
+    "ImageBuildOperator": "image",
+    "PlanTrialsOperator": "train",
+    "RegisterModelOperator": "model",
+    "TrainOperator": "train",
+}
+
+
+def __getattr__(name: str) -> object:
+    # Airflow imports this package for the provider's information before it is itself ready to be imported.
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

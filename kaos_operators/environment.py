@@ -48,4 +48,4 @@ def environment_spec(workspace: WorkspaceCatalog, document: JobDocument) -> Envi
     context = {
         entry.path: objects.get(entry.digest) for entry in tree.below(MODEL).files if entry.size <= _LARGEST
     }
-    return environment(Dockerfile.parse(objects.get(file.digest).decode(errors="replace")), context)
+    return environment(Dockerfile.of(objects.get(file.digest).decode(errors="replace")), context)

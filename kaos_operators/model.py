@@ -47,8 +47,7 @@ class RegisterModelOperator(KaosOperator):
             if record.succeeded
         ]
         if not models:
-            reasons = "; ".join(f"{record.name}: {record.reason}" for record in records)
-            raise TrainingFailedError(f"No trial succeeded. {reasons}".strip(), "See kaos train logs.")
+            raise TrainingFailedError(self._why(records), "See kaos train logs.")
         ids = [model.model_id for model in models]
         workspace.set_outcome(
             JobOutcome(
@@ -99,6 +98,12 @@ class RegisterModelOperator(KaosOperator):
         workspace.add_model(model)
         self.log.info("Model %s", model.model_id)
         return model
+
+    def _why(self, records: list[TrialRecord]) -> str:
+        if records:
+            return "; ".join(f"{record.name}: {record.reason}" for record in records) + "."
+        missing = "environment" if self.environment is None else "model"
+        return f"The job has no {missing}: an earlier task failed, and its log in Airflow's UI says why."
 
     def _metrics(self, tree: Tree, workspace: WorkspaceCatalog) -> dict[str, Any]:
         file = tree.file(METRICS)

@@ -9,13 +9,17 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import AfterValidator
 
 from kaos.resources import Resources
 from kaos.value import Value
 
 SpecT = TypeVar("SpecT")
 BuiltT = TypeVar("BuiltT")
+
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 
 _LONGEST_LINE = 1 << 20
 
@@ -74,12 +78,12 @@ class RunSpec(Value):
 
     run_id: str
     job_id: str
-    program: Path
+    program: AbsolutePath
     command: tuple[str, ...] = ()
-    data: Path | None = None
-    params: Path
-    output: Path
-    directory: Path
+    data: AbsolutePath | None = None
+    params: AbsolutePath
+    output: AbsolutePath
+    directory: AbsolutePath
     environment: Environment
     env: Mapping[str, str] = {}
     executables: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from kaos.runtime.cgroup import own_mounts
 
 
 def machine_capacity() -> Capacity:
-    """Return cores, memory and GPUs; limits of the control groups that we are in count, ours and those above."""
+    """Return cores, memory and GPUs, as far as the control groups that we are in let us use them."""
     mounts = own_mounts()
     return Capacity(
         cpu=_cpu(mounts.unified, mounts.version1.get("cpu")),

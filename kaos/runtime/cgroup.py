@@ -1,6 +1,6 @@
-"""Control groups for one run: what holds its processes together and to their limits, where the machine lets us.
+"""Control groups for one run: they hold its processes together and to their limits, where there are any.
 
-Version 2 where its controllers are delegated to us, else version 1, else none. Only the standard library, since the
+Version 2 where its controllers are delegated to us, else version 1, else none. Only the standard library: the
 wrapper of every run loads this.
 """
 
@@ -37,7 +37,7 @@ class Group(NamedTuple):
     version: str = ""
 
     def add(self, pid: int) -> bool:
-        """Move a process, and so all that it starts later, into the group; return whether the kernel did it."""
+        """Move a process, and so all that it starts later, into the group; return whether that worked."""
         # A list: every directory is tried.
         return all([_try_write(directory / "cgroup.procs", pid) for directory in self.directories])
 
@@ -85,7 +85,7 @@ class Group(NamedTuple):
 
 
 def mounts(mountinfo: str, membership: str) -> Mounts:
-    """Read ``/proc/self/mountinfo`` and ``/proc/self/cgroup``: the directories of the groups we are in ourselves."""
+    """Read ``/proc/self/mountinfo`` and ``/proc/self/cgroup``: the directories of our own groups."""
     own: dict[str, str] = {}
     for line in membership.splitlines():
         number, controllers, path = line.split(":", 2)
@@ -142,7 +142,7 @@ def create(name: str, *, cpu: float | None, memory: int | None, at: Mounts) -> G
 def _create_delegated(
     own: Path, name: str, wanted: set[str], cpu: float | None, memory: int | None
 ) -> Path | None:
-    # A group with processes in it (ours) passes no controllers on; its parent may, as systemd's delegation does.
+    # A group with processes in it (ours) passes no controllers on; its parent may, if systemd delegates it.
     for parent in (own, own.parent):
         if not wanted <= set(_read(parent / "cgroup.controllers").split()):
             continue

@@ -33,7 +33,7 @@ class Process(NamedTuple):
     def of(cls, pid: int) -> Process | None:
         """Return the process that has this number now, None if it is not there or has already ended."""
         stat = _stat(pid)
-        # A zombie has ended; where nobody collects it (a container without init) it stays in the table for ever.
+        # A zombie has ended; where nobody collects it (a container without init) it stays in the table.
         if stat is None or stat.state in "ZX":
             return None
         return cls(pid, stat.start, _boot())
@@ -91,7 +91,7 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
 
 
 def kill_all(find: Callable[[], set[int]], seconds: float = 2.0) -> bool:
-    """Kill what ``find`` returns until it returns nothing more; return whether that came within ``seconds``."""
+    """Kill what ``find`` returns until it returns nothing; return whether that came within ``seconds``."""
     deadline = time.monotonic() + seconds
     while pids := find():
         # Stopped first, none of them can start another one while the rest is killed.

@@ -1,17 +1,16 @@
 """Stand by one run of user code: start it, outlive whoever asked for it, keep its end.
 
-``python -S -m kaos.runtime.wrapper DIRECTORY LOCK_DESCRIPTOR``, started by :mod:`kaos.runtime.process` in a session of
-its own. It reads ``launch.json`` there, writes ``process.json`` before the script begins and ``exit.json`` after it and
-all that it started have ended. SIGTERM ends the run, with the grace that ``terminate.json`` gives.
+``python -S -m kaos.runtime.wrapper DIRECTORY LOCK_DESCRIPTOR``, started by :mod:`kaos.runtime.process` in a
+session of its own. It reads ``launch.json`` there, writes ``process.json`` before the script begins, and
+``exit.json`` after the end of all that it started. SIGTERM ends the run, ``terminate.json`` has the grace.
 
-Only the standard library, little of it: this is a part of the time from a deploy to the first line of the script.
+Only the standard library, little of it: its start is a part of the time from a deploy to the first line.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kaos.runtime import limits, proctree
+from kaos.runtime import limits, proctree, verdict
 
 LAUNCH = "launch.json"
 PROCESS = "process.json"
@@ -102,7 +101,7 @@ class Run:
         os.write(begin, b"1")
         os.close(begin)
         if number := os.read(problem, 16):
-            self.failure = explain(self.order["command"], Path(self.order["program"]), int(number))
+            self.failure = verdict.explain(self.order["command"], Path(self.order["program"]), int(number))
         os.close(problem)
 
     def wait(self) -> None:
@@ -128,7 +127,7 @@ class Run:
         killed = self.limits.group.out_of_memory() > 0
         self.limits.group.remove()
         remove_scratch(Path(self.order["scratch"]))
-        code, reason = self.failure or describe(self.status, self._memory(killed))
+        code, reason = self.failure or verdict.describe(self.status, self._memory(killed))
         if self.terminated:
             reason = f"terminated ({reason})" if reason else "terminated"
         write(
@@ -148,7 +147,7 @@ class Run:
         shown = self.order["memory_shown"]
         if killed:
             return f"out of memory: limit {shown}"
-        if shown and not self.limits.group.memory and _complains_of_memory(self.directory / LOG):
+        if shown and not self.limits.group.memory and verdict.complains_of_memory(self.directory / LOG):
             return f"probably out of memory: limit {shown}"
         return ""
 
@@ -168,41 +167,6 @@ class Run:
                 return True
             if pid == self.script:
                 self.status = status
-
-
-def describe(status: int | None, memory: str) -> tuple[int, str]:
-    """Return the exit code and the reason that belong to a wait status.
-
-    :param memory: what is known of memory as the cause, empty for nothing
-    """
-    if status is None:
-        return 128 + signal.SIGKILL, "it did not end when it was killed"
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        return 128 - code, f"killed by signal {-code} ({memory or _signal_name(-code)})"
-    if code == 0:
-        return 0, ""
-    return code, f"exit code {code} ({memory})" if memory else f"exit code {code}"
-
-
-def explain(command: list[str], program: Path, number: int) -> tuple[int, str]:
-    """Return the exit code and the reason for a script that the kernel would not start."""
-    name, path = command[0], program / command[0]
-    if number == errno.EACCES and path.is_file() and not os.access(path, os.X_OK):
-        return 126, f"{name} is not executable: run `chmod +x` on it and deploy again"
-    if number == errno.ENOEXEC:
-        return (
-            126,
-            f"{name} does not say what runs it: its first line must be one such as `#!/usr/bin/env python3`",
-        )
-    if number == errno.ENOENT and path.is_file():
-        first = path.read_bytes()[:200].partition(b"\n")[0]
-        if first.endswith(b"\r"):
-            return 127, f"the lines of {name} end in CR LF: save it with Unix line ends"
-        return 127, f"{name} wants an interpreter that is not there: {first.decode(errors='replace')}"
-    if number == errno.ENOENT:
-        return 127, f"{name} is not there"
-    return 126, f"{name} cannot be run: {os.strerror(number)}"
 
 
 def write(path: Path, document: dict[str, Any]) -> None:
@@ -237,19 +201,11 @@ def _become(order: dict[str, Any], log: Path, go: int, report: int) -> None:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        os.execvpe(order["command"][0], order["command"], order["env"])
+        os.execvpe(order["command"][0], order["command"], order["env"])  # noqa: S606  the whole purpose
     except OSError as error:
         os.write(report, str(error.errno).encode())
     finally:
         os._exit(127)
-
-
-def _complains_of_memory(log: Path) -> bool:
-    # With a limit on the address space nobody is killed: allocations fail, and the script says so last.
-    with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-        end = file.read()
-    return any(word in end for word in (b"MemoryError", b"std::bad_alloc", b"annot allocate memory"))
 
 
 def _grace(directory: Path) -> float:
@@ -257,13 +213,6 @@ def _grace(directory: Path) -> float:
         return float(json.loads((directory / TERMINATE).read_text())["grace_seconds"])
     except FileNotFoundError:
         return GRACE_SECONDS
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "a real-time signal"
 
 
 if __name__ == "__main__":

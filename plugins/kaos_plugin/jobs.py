@@ -174,7 +174,7 @@ def _row(document: JobDocument, run: Run | None, tasks: Sequence[Task], outcome:
     until = ended if state.ended else datetime.now(UTC)
     return JobRow(
         job_id=document.job_id,
-        stage=outcome.stage if outcome else _stage(document, tasks),
+        stage=Stage.TRAINING if state.ended else _stage(document, tasks),
         state=state,
         hyperopt=bool(document.params),
         started=started,

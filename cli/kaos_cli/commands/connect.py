@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from kaos.errors import AlreadyExistsError, InvalidInputError
@@ -34,7 +36,7 @@ def init(endpoint: str | None, token: str | None, force: bool) -> None:
             f"kaos is connected to {before.url}.", f"Replace that: kaos init -f -e {url}"
         )
     if token == "-":
-        token = click.get_text_stream("stdin").readline().strip()
+        token = sys.stdin.readline().strip()
     if token is None:
         if local is not None and local.url == url:
             token = sign_in(url, local.username, local.password)

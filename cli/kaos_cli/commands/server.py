@@ -9,9 +9,9 @@ import click
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the UI and the API.  [default: 8080]")
 @click.option("--host", help="Address to listen on; any but loopback is open to the network, without TLS.")
 def up(port: int | None, host: str | None) -> None:
-    """Start the server on this machine: Airflow and PostgreSQL, kept alive.
+    """Start the local server.
 
-    State is under KAOS_HOME (~/.kaos). A second `kaos up` finds the first. Later starts take the port and
+    Airflow and PostgreSQL on this machine, kept alive. State is under KAOS_HOME (~/.kaos). A second `kaos up` finds the first. Later starts take the port and
     the address of the last one.
 
     \b
@@ -49,7 +49,9 @@ def up(port: int | None, host: str | None) -> None:
 @click.option("--purge", is_flag=True, help="Also delete all its state: database, bundles, models, logs.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting.")
 def down(purge: bool, yes: bool) -> None:
-    """Stop the server on this machine, jobs included; no process is left.
+    """Stop the local server.
+
+    Its jobs end too, and no process is left. A later `kaos up` goes on with the same state.
 
     \b
     Example:
@@ -81,7 +83,9 @@ def down(purge: bool, yes: bool) -> None:
 @click.command()
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def status(output: str) -> None:
-    """Show the processes of the server on this machine; exit code 0 if all of them do their work.
+    """Show the processes of the local server.
+
+    The exit code is 0 if all of them do their work, otherwise 1.
 
     \b
     Example:
@@ -136,9 +140,10 @@ def _duration(seconds: int | None) -> str:
 @click.option("-f", "--follow", is_flag=True, help="Show new lines as they are written.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="From the end.")
 def logs(component: str | None, follow: bool, lines: int) -> None:
-    """Show the logs of the server's processes: all of them, or one.
+    """Show the logs of the local server.
 
-    COMPONENT is postgres, api-server, scheduler, dag-processor, triggerer, guard or supervisord.
+    COMPONENT is postgres, api-server, scheduler, dag-processor, triggerer, guard or supervisord; without
+    it, all are shown.
 
     \b
     Example:
@@ -173,7 +178,7 @@ def logs(component: str | None, follow: bool, lines: int) -> None:
 
 @click.group()
 def user() -> None:
-    """Add and list those who may log in to the server on this machine."""
+    """Manage the users of the local server."""
 
 
 @user.command("create")

@@ -53,8 +53,8 @@ def main(component: str) -> None:
 def _end_tasks_with_the_scheduler() -> None:
     """Keep a scheduler that ends, as one does that lost its database, from waiting hours for its tasks.
 
-    What they started goes on, and their next try, under the next scheduler, finds it again. Airflow is imported
-    by name because this process is Airflow's; the client never gets here.
+    What they started goes on, and their next try, under the next scheduler, finds it again.
+    Airflow is imported by name because this process is Airflow's; the client never gets here.
     """
     importlib.import_module("airflow.configuration")  # first, as in airflow.__main__: the others depend on it
     executor = importlib.import_module("airflow.executors.local_executor").LocalExecutor

@@ -51,6 +51,11 @@ class _Follower:
         *complete, self._rest = text.split(b"\n")
         return [line.decode(errors="replace") for line in complete]
 
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
     def _was_replaced(self) -> bool:
         assert self._file is not None  # noqa: S101 (read opens it)
         try:
@@ -65,9 +70,13 @@ def follow(paths: dict[str, Path], pause: float = 0.2) -> Iterator[tuple[str, st
     :param pause: seconds between two looks
     """
     followers = {name: _Follower(path) for name, path in paths.items()}
-    while True:
-        yield from _new_lines(followers.items())
-        time.sleep(pause)
+    try:
+        while True:
+            yield from _new_lines(followers.items())
+            time.sleep(pause)
+    finally:
+        for follower in followers.values():
+            follower.close()
 
 
 def _new_lines(followers: Iterable[tuple[str, _Follower]]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -38,9 +39,8 @@ def observe(layout: Layout, instance: Instance) -> list[ProcessStatus]:
     supervisor = Supervisor(layout)
     pid, found = supervisor.pid(), supervisor.processes()
     health = _airflow_health(instance) if "api-server" in found else None
-    rows = [
-        ProcessStatus("supervisord", "ready" if pid else "stopped", pid, None, str(layout.log("supervisord")))
-    ]
+    log, uptime = str(layout.log("supervisord")), _uptime(pid) if pid else None
+    rows = [ProcessStatus("supervisord", "ready" if pid else "stopped", pid, uptime, log)]
     for name in COMPONENTS:
         process, log = found.get(name), str(layout.log(name))
         if process is None or process.state not in (*_ALIVE, *_FAILED):
@@ -52,6 +52,15 @@ def observe(layout: Layout, instance: Instance) -> list[ProcessStatus]:
             state = "ready" if works else "starting"
             rows.append(ProcessStatus(name, state, process.pid, max(0, process.now - process.started), log))
     return rows
+
+
+def _uptime(pid: int) -> int | None:
+    import psutil
+
+    try:
+        return max(0, int(time.time() - psutil.Process(pid).create_time()))
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _works(process: Process, health: dict[str, Any] | None, database: Database) -> bool:

@@ -32,6 +32,8 @@ def stop(layout: Layout, instance: Instance, report: Callable[[str], None]) -> l
     """Stop everything; for callers that hold the lock."""
     supervisor = Supervisor(layout)
     stopped = [name for name, process in supervisor.processes().items() if process.pid]
+    if not stopped and not processes.marked(instance.id) and not stop_leftover(Database.of(layout, instance)):
+        return []
     layout.run.mkdir(exist_ok=True, mode=0o700)
     write_private(layout.stopping, "")
     if supervisor.pid() is not None:

@@ -94,17 +94,16 @@ def write_config(layout: Layout) -> None:
     own = shlex.quote(sys.executable)
     lines = [
         "[supervisord]",
-        f"logfile={_plain(layout.log('supervisord'))}",
+        f"logfile={_relative(layout, layout.log('supervisord'))}",
         "logfile_maxbytes=10MB",
         "logfile_backups=2",
-        f"pidfile={_plain(layout.supervisor_pid)}",
-        f"childlogdir={_plain(layout.logs)}",
-        f"directory={_plain(layout.home)}",
+        f"pidfile={_relative(layout, layout.supervisor_pid)}",
+        f"childlogdir={_relative(layout, layout.logs)}",
         "silent=true",
         "umask=077",
         *([f"user={getpass.getuser()}"] if os.geteuid() == 0 else []),
         "[unix_http_server]",
-        f"file={_plain(layout.supervisor_socket)}",
+        f"file={_relative(layout, layout.supervisor_socket)}",
         "chmod=0600",
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
@@ -116,7 +115,6 @@ def write_config(layout: Layout) -> None:
             # -P: the modules of the folder where somebody happened to type `kaos up` are not Airflow's.
             f"command={own.replace('%', '%%')} -P -m {module}",
             f'environment=KAOS_COMPONENT="{name}"',
-            f"directory={_plain(layout.home)}",
             f"priority={_PRIORITY.get(name, 500)}",
             "autorestart=true",
             "startsecs=5",
@@ -125,15 +123,16 @@ def write_config(layout: Layout) -> None:
             f"stopsignal={_SIGNAL.get(name, 'TERM')}",
             f"stopwaitsecs={_GRACE[name]}",
             "redirect_stderr=true",
-            f"stdout_logfile={_plain(layout.log(name))}",
+            f"stdout_logfile={_relative(layout, layout.log(name))}",
             "stdout_logfile_maxbytes=10MB",
             "stdout_logfile_backups=3",
         ]
     write_private(layout.supervisor_config, "\n".join(lines) + "\n")
 
 
-def _plain(path: Path) -> str:
-    return str(path).replace("%", "%%")
+def _relative(layout: Layout, path: Path) -> str:
+    """Name a path from the home, where supervisor runs: it expands percent signs, even twice."""
+    return str(path.relative_to(layout.home) if path.is_relative_to(layout.home) else path)
 
 
 def command(layout: Layout) -> list[str]:

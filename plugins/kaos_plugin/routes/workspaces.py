@@ -53,12 +53,10 @@ def kill_workspace(
 ) -> WorkspaceKilled:
     """Stop what runs, remove the DAGs, and forget the workspace."""
     definitions = workspace.definitions()
-    stopped = []
-    for job_id in workspace.job_ids():
-        if workspace.outcome(job_id) is None:
-            document, _ = workspace.job(job_id)
-            kill_job(workspace, document, user.get_name(), session)
-            stopped.append(job_id)
+    running = {run for definition in definitions for run in airflow_internals.active_runs(definition.dag_id, session)}
+    stopped = sorted(running & set(workspace.job_ids()))
+    for job_id in stopped:
+        kill_job(workspace, workspace.job(job_id)[0], user.get_name(), session)
     publish(workspace.store, {file_name(definition): None for definition in definitions})
     for definition in definitions:
         for run_id in airflow_internals.active_runs(definition.dag_id, session):
