@@ -85,7 +85,7 @@ class WorkspaceCatalog:
         self.workspace = workspace
         self._at = f"workspaces/{workspace.name}"
 
-    # -- definitions ----------------------------------------------------------------------------------------------
+    # -- definitions -------------------------------------------------------------------------------------
 
     def set_definition(self, definition: Definition) -> None:
         """Record a definition in place of the one with its name."""
@@ -96,10 +96,11 @@ class WorkspaceCatalog:
         """Return the definitions, sorted by name."""
         return [Definition.parse(value) for _, value in self._values("definitions")]
 
-    # -- bundles --------------------------------------------------------------------------------------------------
+    # -- bundles -----------------------------------------------------------------------------------------
 
     def commit_bundle(self, kind: BundleKind, name: str, tree: Tree, user: str) -> Bundle:
-        """Record the bundle with this tree, whose objects are all in the store; the first to submit it is its author.
+        """Record the bundle with this tree, whose objects are all in the store; the first to submit it is its
+        author.
 
         :raises InvalidInputError: objects of the tree are missing; nothing was recorded
         """
@@ -157,7 +158,7 @@ class WorkspaceCatalog:
             digest = name.rpartition("/")[2]
             yield digest, f"{names.get(digest, f'model {digest[:6]}')} of workspace {self.workspace.name}"
 
-    # -- inputs ---------------------------------------------------------------------------------------------------
+    # -- inputs ------------------------------------------------------------------------------------------
 
     def inputs(self) -> Inputs:
         """Return the current inputs."""
@@ -171,7 +172,7 @@ class WorkspaceCatalog:
         )
         return Inputs.parse(merged)
 
-    # -- jobs -----------------------------------------------------------------------------------------------------
+    # -- jobs --------------------------------------------------------------------------------------------
 
     def add_job(self, document: JobDocument) -> str:
         """Record a job before it starts, and return the digest of its document."""
@@ -234,7 +235,7 @@ class WorkspaceCatalog:
         ref = self.store.refs.get(f"{self._at}/outcomes/{job_id}")
         return JobOutcome.parse(ref.value) if ref else None
 
-    # -- models ---------------------------------------------------------------------------------------------------
+    # -- models ------------------------------------------------------------------------------------------
 
     def next_model_id(self, source: BundlePin, data: BundlePin, digest: str) -> str:
         """Return the id for a model with this tree; the same content has the same id."""
@@ -286,10 +287,10 @@ class WorkspaceCatalog:
         record = self.model_records(key)[0]
         return model_identity(record.job.source, record.job.data, record.digest)
 
-    # -- the end --------------------------------------------------------------------------------------------------
+    # -- the end -----------------------------------------------------------------------------------------
 
     def kill(self, *, keep_models: bool) -> None:
-        """Forget the workspace; with `keep_models` its jobs and models stay readable, and nothing can be deployed."""
+        """Forget the workspace; with `keep_models` its jobs and models stay readable."""
         if keep_models:
             killed = self.workspace.model_copy(update={"killed_at": datetime.now(UTC)})
             self._swap(f"{self._at}/workspace", lambda _: killed.encode())

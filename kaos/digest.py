@@ -24,7 +24,7 @@ def is_digest(text: str) -> bool:
 
 
 def shortest_prefix(digest: str, others: Iterable[str], least: int = SHORT) -> str:
-    """Return the shortest prefix of `digest`, `least` characters or more, that none of `others` begins with."""
+    """Return the shortest prefix of `digest`, of `least` characters or more, that none of `others` has."""
     return digest[
         : max(least, 1 + max((_shared(digest, other) for other in others if other != digest), default=0))
     ]

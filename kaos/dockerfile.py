@@ -65,9 +65,7 @@ class Dockerfile(Value):
         """
         instructions = tuple(_instruction(line, content) for line, content in _logical_lines(text))
         if not instructions:
-            raise UnsupportedImageError(
-                "The Dockerfile has no instruction.", "Begin it with `FROM python:3.11-slim`."
-            )
+            raise UnsupportedImageError("The Dockerfile is empty.", "Begin it with `FROM python:3.11-slim`.")
         return cls(instructions=instructions)
 
 

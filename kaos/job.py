@@ -159,7 +159,7 @@ def trials(document: JobDocument) -> list[Trial]:
 
 
 def new_job_id() -> str:
-    """Return a new id of 32 hexadecimal characters, unique, and sorting by time of creation (UUID version 7)."""
+    """Return a new unique id of 32 hexadecimal characters that sorts by time (UUID version 7)."""
     milliseconds = time.time_ns() // 1_000_000
     random = int.from_bytes(os.urandom(10), "big")
     value = (milliseconds & (1 << 48) - 1) << 80 | random

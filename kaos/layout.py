@@ -24,7 +24,7 @@ class _Copy(NamedTuple):
 class Layout:
     """Follow the instructions that place files, and hold them to what the process runtime can honour.
 
-    There the code stays as it is in the folder ``model/``. So it must be in the image too, in one directory that
+    There the code stays as it is in the folder ``model/``. So it must in the image too, in one directory that
     is the working directory; only requirements may lie elsewhere.
 
     :param files: the content of the build context by path

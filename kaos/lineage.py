@@ -11,7 +11,8 @@ from kaos.value import Value
 class AirflowRun(Value):
     """Where in Airflow something ran.
 
-    :param bundle_version: version of the DAG bundle, the digest of the generated source that the run is pinned to
+    :param bundle_version: version of the DAG bundle, the digest of the generated source that the run is
+        pinned to
     """
 
     dag_id: str

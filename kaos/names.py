@@ -38,7 +38,8 @@ def _check_slug(kind: str, name: str) -> str:
 
 
 def check_bundle(name: str) -> str:
-    """Return `name` if it can name a bundle: any directory's name but for `/`, `\\`, `:` and control characters.
+    """Return `name` if it can name a bundle: any directory's name but for `/`, `\\`, `:` and control
+    characters.
 
     :raises InvalidNameError: it cannot
     """

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 class BundleIngestOperator(KaosOperator):
     """Verify a job's bundles and lay its data out for the trials on this worker.
 
-    In a DAG of your own give directories instead of a job: they become bundles of the workspace, and the record
-    that is returned names the new job as `job_digest`, for the operators that follow.
+    In a DAG of your own give directories instead of a job: they become bundles of the workspace, and the
+    record that is returned names the new job as `job_digest`, for the operators that follow.
 
     :param job: digest of a job document (templated); leave it out with `workspace`
     :param workspace: the workspace of the new job, made if it is not there (templated)

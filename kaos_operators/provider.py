@@ -34,7 +34,7 @@ def get_provider_info() -> dict[str, Any]:
                         "default": None,
                     },
                     "runtimes": {
-                        "description": "Runtimes that jobs may use, separated by commas; the first is the default",
+                        "description": "Runtimes that jobs may use, with commas; the first is the default",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": None,

@@ -73,7 +73,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
             raise TrainingFailedError(f"{trial.name}: {record.reason}.", "See kaos train logs.")
         return small(record)
 
-    # -- what ResumableJobMixin asks for --------------------------------------------------------------------------
+    # -- what ResumableJobMixin asks for -----------------------------------------------------------------
 
     def submit_job(self, context: Context) -> str:
         """Lay out code, data and parameters, and start the script."""
@@ -132,7 +132,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         if self._handle:
             runtime().terminate(self._handle)
 
-    # -- afterwards -----------------------------------------------------------------------------------------------
+    # -- afterwards --------------------------------------------------------------------------------------
 
     @property
     def _run_directory(self) -> Path:

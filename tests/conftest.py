@@ -18,7 +18,7 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def write_tree(root: Path, files: dict[str, bytes | str | None]) -> Path:
-    """Write files (content by path; None makes an empty directory; a train script gets its executable bit)."""
+    """Write files (content by path; None makes an empty directory; `train` is made executable)."""
     root.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         path = root / name

@@ -18,7 +18,8 @@ from kaos.transfer.ignore import DEFAULTS
 from kaos.transfer.scan import scan, walk
 from kaos.transfer.statcache import StatCache
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="/\0", exclude_categories=["Cs"])
+NAMES = st.text(CHARACTERS, min_size=1, max_size=12)
 PATHS = (
     st.lists(NAMES.filter(lambda name: name not in (".", "..", *DEFAULTS)), min_size=1, max_size=3)
     .map("/".join)
@@ -45,7 +46,8 @@ def written(root: Path, files: dict[str, bytes], order: list[str]) -> Path:
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=CONTENTS.filter(consistent), seed=st.integers(0, 1000))
 def test_digest_is_of_the_content_alone(files: dict[str, bytes], seed: int, tmp_path: Path) -> None:
-    orders = [sorted(files), sorted(files, reverse=True), random.Random(seed).sample(sorted(files), len(files))]
+    names = sorted(files)
+    orders = [names, names[::-1], random.Random(seed).sample(names, len(files))]
     first = scan(walk(written(tmp_path / "a", files, orders[0])))
     second = scan(walk(written(tmp_path / "b", files, orders[2])))
     assert first.tree.digest == second.tree.digest
@@ -61,7 +63,9 @@ def test_digest_is_of_the_content_alone(files: dict[str, bytes], seed: int, tmp_
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=CONTENTS.filter(consistent), data=st.data())
-def test_any_changed_byte_or_mode_changes_the_digest(files: dict[str, bytes], data: st.DataObject, tmp_path: Path) -> None:
+def test_any_changed_byte_or_mode_changes_the_digest(
+    files: dict[str, bytes], data: st.DataObject, tmp_path: Path
+) -> None:
     root = written(tmp_path / "a", files, sorted(files))
     before = scan(walk(root)).tree.digest
     path = root / "inner" / data.draw(st.sampled_from(sorted(files)))
@@ -100,7 +104,7 @@ def test_canonical_form_never_changes() -> None:
     assert tree.digest == "f751e85b4c57bc0b5c3f4b1e5f8d39930fc910a2d3be3adf4292fd1e73081bc2"
 
 
-@pytest.mark.parametrize("path", ["", "/etc/passwd", "a//b", "./a", "a/..", "../a", "a/../../b", "a\0b", "a/"])
+@pytest.mark.parametrize("path", ["", "/etc/passwd", "a//b", "./a", "a/..", "../a", "a/../../b", "a\0", "a/"])
 def test_paths_that_leave_the_tree_are_refused(path: str) -> None:
     with pytest.raises(InvalidBundleError):
         Tree.of([File(path, 0, digest_bytes(b""))])
@@ -164,8 +168,8 @@ def test_empty_files_and_directories_survive(tmp_path: Path) -> None:
 
 
 def test_ignored_files_are_left_out(tmp_path: Path) -> None:
-    files = {"keep.py": "1", ".git/HEAD": "x", "a/__pycache__/k.pyc": "x", ".venv/bin/python": "x", "a/b.py": "2"}
-    write_tree(tmp_path, files)
+    files = {"keep.py": "1", ".git/HEAD": "x", "a/__pycache__/k.pyc": "x", ".venv/bin/python": "x"}
+    write_tree(tmp_path, {**files, "a/b.py": "2"})
     assert [file.path for file in scan(walk(tmp_path)).tree.files] == ["a/b.py", "keep.py"]
     write_tree(tmp_path, {".kaosignore": "*.py\n!keep.py\n", "notes.txt": "n"})
     assert [file.path for file in scan(walk(tmp_path)).tree.files] == [".kaosignore", "keep.py", "notes.txt"]
@@ -200,7 +204,8 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
 
 def test_case_collisions_are_warned_of(tmp_path: Path) -> None:
     write_tree(tmp_path, {"Data/a.csv": "1", "data/b.csv": "2"})
-    assert scan(walk(tmp_path)).warnings == ("'Data' and 'data' are the same name on a case-insensitive disk",)
+    (warning,) = scan(walk(tmp_path)).warnings
+    assert warning == "'Data' and 'data' are the same name on a case-insensitive disk"
 
 
 def test_missing_directory_is_named(tmp_path: Path) -> None:

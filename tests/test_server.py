@@ -159,7 +159,7 @@ class TestSettings:
         programs = {
             group.process_configs[0].name: group.process_configs[0] for group in options.process_group_configs
         }
-        assert programs["scheduler"].stdout_logfile == str(layout.log("scheduler"))
+        assert Path(programs["scheduler"].stdout_logfile).absolute() == layout.log("scheduler")
         assert programs["scheduler"].command == f"{sys.executable} -P -m kaos_cli.server.launch scheduler"
 
 

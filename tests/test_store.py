@@ -156,11 +156,10 @@ def test_last_bytes_of_a_damaged_large_object_are_never_served(tmp_path: Path) -
     content = os.urandom(20 << 20)
     digest = store.objects.put(content)
     damage(objects_of(store).path(digest), content[:-1] + b"?")
-    received = 0
+    received: list[int] = []
     with pytest.raises(CorruptObjectError):
-        for chunk in store.objects.read(digest):
-            received += len(chunk)
-    assert received < len(content)
+        received.extend(len(chunk) for chunk in store.objects.read(digest))
+    assert sum(received) < len(content)
 
 
 def test_damaged_object_is_not_placed(tmp_path: Path) -> None:
@@ -208,7 +207,8 @@ def test_kill_at_any_moment_leaves_a_store_that_verifies(tmp_path: Path) -> None
         """
     )
     for delay in (0.05, 0.1, 0.15, 0.2):
-        with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
             time.sleep(delay)

@@ -1,4 +1,4 @@
-"""The HTTP client: operations by noun, values of `kaos.schema` in and out, every error one of `kaos.errors`."""
+"""The HTTP client: operations by noun, values of `kaos.schema` in and out, errors of `kaos.errors`."""
 
 from __future__ import annotations
 

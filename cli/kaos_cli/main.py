@@ -22,7 +22,7 @@ COMMANDS = {
     "train": ("train", "Train models, watch them, and get everything back."),
     "bundle": ("bundle", "Show a bundle's digest, and check the store."),
 }
-"""Each command with its module in `kaos_cli.commands` and its line in `kaos --help`; a test holds the lines equal."""
+"""Each command with its module in `kaos_cli.commands` and its line in `kaos --help`; a test compares."""
 
 
 class LazyGroup(click.Group):

@@ -1,4 +1,4 @@
-"""What people see: tables on standard output, everything else on standard error, JSON where it is asked for."""
+"""What people see: tables (or JSON) on standard output, everything else on standard error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles from this machine to the server and back: over HTTP, or straight where the store is on this machine."""
+"""Bundles from this machine to the server and back: over HTTP, or straight into a store on this machine."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From job definitions to DAGs in Airflow: rendered, published to the store, served by a versioned DAG bundle."""
+"""From job definitions to DAGs in Airflow: rendered, published to the store, served by a DAG bundle."""

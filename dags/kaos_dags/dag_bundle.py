@@ -24,9 +24,9 @@ _CURRENT = ".version"
 class KaosDagBundle(BaseDagBundle):
     """The DAG files of all workspaces, from the store.
 
-    What follows the newest version is one constant folder in which only changed files are written, so that one
-    change does not let Airflow parse a thousand DAGs again. A run stays pinned to the version it started on: that
-    folder is made from the store by its digest alone, on any worker.
+    What follows the newest version is one constant folder in which only changed files are written, so that
+    one change does not let Airflow parse a thousand DAGs again. A run stays pinned to the version it started
+    on: that folder is made from the store by its digest alone, on any worker.
     """
 
     supports_versioning = True

@@ -19,8 +19,8 @@ def file_name(definition: Definition) -> str:
 def render(definition: Definition) -> str:
     """Return the source of the definition's DAG: valid Python, ending with a line break.
 
-    Values reach the source through the `literal` filter alone, and the definition has checked its names, so that
-    nothing in it can end a string and begin a statement.
+    Values reach the source through the `literal` filter alone, and the definition has checked its names, so
+    that nothing in it can end a string and begin a statement.
     """
     return _template(f"{definition.kind}.py.jinja2").render(definition=definition, version=__version__)
 

@@ -8,8 +8,8 @@ from kaos.value import Value
 class ServerInfo(Value):
     """What a client has to know about a server.
 
-    :param store: URL of its store; a client that finds `instance` in the store's directory is on the same machine
-        and moves files to it without HTTP
+    :param store: URL of its store; a client that finds `instance` in the store's directory is on the same
+        machine and moves files to it without HTTP
     :param instance: random name of the store
     """
 

@@ -42,7 +42,7 @@ class FileObjects(Objects):
     def size(self, digest: str) -> int | None:
         """Return the size in bytes of the object's file, or None."""
         try:
-            return os.stat(f"{self.root}/{digest[:2]}/{digest}").st_size  # noqa: PTH116 (10,000 of these a deploy)
+            return os.stat(f"{self.root}/{digest[:2]}/{digest}").st_size  # noqa: PTH116 (10,000 a deploy)
         except FileNotFoundError:
             return None
 
@@ -54,7 +54,7 @@ class FileObjects(Objects):
         return size
 
     def add(self, chunks: Iterable[bytes]) -> tuple[str, int]:
-        """Store what `chunks` yield under the digest it turns out to have; return that and the size in bytes."""
+        """Store what `chunks` yield, and return the digest it turns out to have and its size in bytes."""
         return self._add(chunks, None)
 
     def _add(self, chunks: Iterable[bytes], expected: str | None) -> tuple[str, int]:

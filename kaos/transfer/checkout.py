@@ -70,8 +70,9 @@ def checkout(
 class SharedCheckouts:
     """Read-only checkouts by digest, shared by all runs on a machine.
 
-    Before each use the directory is compared with its tree. The stat cache makes that cheap; a file that anything
-    touched since is read again, so that a script which writes into its data is found out by the next run.
+    Before each use the directory is compared with its tree. The stat cache makes that cheap; a file that
+    anything touched since is read again, so that a script which writes into its data is found out by the next
+    run.
 
     :param directory: holds a directory per tree, and the stat caches
     """
@@ -82,7 +83,8 @@ class SharedCheckouts:
     def get(self, objects: Objects, tree: Tree) -> Path:
         """Return the directory with the content of `tree`, made if it is not there.
 
-        :raises CorruptObjectError: an object is missing or damaged, or the checkout was changed; names the file
+        :raises CorruptObjectError: an object is missing or damaged, or the checkout was changed; names the
+            file
         """
         destination = self._directory / tree.digest
         with self._lock(tree.digest):

@@ -108,7 +108,8 @@ def push(scanned: Scan, target: Target, progress: Progress = lambda _: None) -> 
 def store_directory(directory: Path, objects: Objects) -> Tree:
     """Bring everything below `directory` into the store and return its tree, which is stored too.
 
-    :raises InvalidBundleError: something is there that no tree can hold, such as a socket or a link that leaves it
+    :raises InvalidBundleError: something is there that no tree can hold, such as a socket or a link that
+        leaves it
     """
     return store_walk(walk_exactly(directory), objects)
 

@@ -1,4 +1,4 @@
-"""From a directory to its canonical tree: one walk that refuses what cannot be kept, then parallel hashing."""
+"""From a directory to its canonical tree: a walk that refuses what cannot be kept, then parallel hashing."""
 
 from __future__ import annotations
 

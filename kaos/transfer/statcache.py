@@ -11,8 +11,8 @@ from pathlib import Path
 from kaos.digest import digest_bytes
 
 _SETTLED = 2_000_000_000
-"""A file that changed less than this many nanoseconds before it was read may change again unseen within the clock's
-granularity (1 to 2 s on network file systems): its digest is not kept."""
+"""A file that changed less than this many nanoseconds before it was read may change again unseen within the
+clock's granularity (1 to 2 s on network file systems): its digest is not kept."""
 
 Row = tuple[int, int, int, int, str]
 
@@ -20,8 +20,8 @@ Row = tuple[int, int, int, int, str]
 class StatCache:
     """The digests of one directory's files, kept between two scans of it.
 
-    A file is taken as unchanged if size, inode, time of modification and time of status change are. The last one
-    no program can set, so that a file put back with its old times is still read again.
+    A file is taken as unchanged if size, inode, time of modification and time of status change are. The last
+    one no program can set, so that a file put back with its old times is still read again.
 
     :param path: the cache file; one that is damaged or missing is an empty cache
     """

@@ -32,10 +32,12 @@ class PartialUploads:
             return 0
 
     def append(self, digest: str, offset: int, size: int, blocks: Iterator[bytes], objects: Objects) -> int:
-        """Add `blocks` at `offset`; a whole object is verified and stored. Return how many bytes there are now.
+        """Add `blocks` at `offset`; a whole object is verified and stored. Return how many bytes there are
+        now.
 
         :raises ConflictError: there is more or less than `offset`, or somebody else is adding
-        :raises InvalidInputError: more than `size` bytes came, or the whole has another digest; the parts are dropped
+        :raises InvalidInputError: more than `size` bytes came, or the whole has another digest; the parts are
+            dropped
         """
         path = self._path(digest)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

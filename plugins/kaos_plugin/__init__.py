@@ -8,7 +8,7 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 
 # Every process loads the plugins once and forks its workers from there: what tasks need is in memory then.
-import kaos_dags.dag_bundle
+import kaos_dags.dag_bundle  # noqa: F401
 import kaos_operators.bundle
 import kaos_operators.image
 import kaos_operators.model

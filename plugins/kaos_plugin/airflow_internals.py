@@ -1,4 +1,4 @@
-"""The one door to what Airflow does not promise to keep. Written for Airflow 3.3; nothing else imports these."""
+"""The one door to what Airflow does not promise to keep; written for 3.3, and nothing else imports these."""
 
 from __future__ import annotations
 
@@ -72,10 +72,11 @@ def session() -> Iterator[Session]:
 
 
 def sync_dag(file_name: str, db: Session) -> str:
-    """Write the DAG of a published file into the database at once, as the DAG processor would within a second.
+    """Write the DAG of a published file into the database at once, as the DAG processor would within a
+    second.
 
-    Only files that kaos generated itself come here: the file is imported into this process. The processor is asked
-    to parse it too, so that it stays the one that decides in the end.
+    Only files that kaos generated itself come here: the file is imported into this process. The processor is
+    asked to parse it too, so that it stays the one that decides in the end.
 
     :returns: the version of the DAG bundle
     """

@@ -125,7 +125,7 @@ def start_job(workspace: WorkspaceCatalog, document: JobDocument, digest: str, d
 
 
 def publish_dags(workspace: WorkspaceCatalog, db: Session) -> list[str]:
-    """Generate the DAGs of a workspace, publish them, and return their ids once Airflow's database has them."""
+    """Generate and publish the DAGs of a workspace; return their ids once Airflow's database has them."""
     definitions = workspace.definitions()
     publish(workspace.store, {file_name(definition): render(definition) for definition in definitions})
     for definition in definitions:
@@ -134,7 +134,7 @@ def publish_dags(workspace: WorkspaceCatalog, db: Session) -> list[str]:
 
 
 def kill_job(workspace: WorkspaceCatalog, document: JobDocument, user: str, db: Session) -> JobOutcome:
-    """End a job that runs: first its record, so that nothing else becomes its outcome, then its Airflow run."""
+    """End a running job: first its record, so that nothing else becomes its outcome, then its run."""
     outcome = workspace.set_outcome(
         JobOutcome(
             job_id=document.job_id,

@@ -44,7 +44,7 @@ def verify() -> None:
         click.echo(problem)
     if report.damaged:
         raise CorruptObjectError(
-            f"{len(report.damaged)} of what the store should hold is damaged or missing ({report.checked} objects read).",
-            "Deploy the directories that have these files again: what is missing is sent.",
+            f"{len(report.damaged)} files are damaged or missing ({report.checked} objects read).",
+            "Deploy the directories that have them again: what is missing is sent.",
         )
     done(f"{report.checked} objects, all as their digests say")

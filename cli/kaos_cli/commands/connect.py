@@ -21,8 +21,8 @@ from kaos_cli.output import done
 def init(endpoint: str | None, token: str | None, force: bool) -> None:
     """Connect to a running kaos server.
 
-    Asks for user and password, unless the server is your own `kaos up`. The token is kept in a file that only you
-    can read.
+    Asks for user and password, unless the server is your own `kaos up`. The token is kept in a file that only
+    you can read.
 
     Example: kaos init -e http://127.0.0.1:8080
     """
@@ -35,7 +35,7 @@ def init(endpoint: str | None, token: str | None, force: bool) -> None:
         raise AlreadyExistsError(
             f"kaos is connected to {before.url}.", f"Replace that: kaos init -f -e {url}"
         )
-    if token == "-":
+    if token == "-":  # noqa: S105 (as other tools take it)
         token = sys.stdin.readline().strip()
     if token is None:
         if local is not None and local.url == url:

@@ -11,8 +11,8 @@ import click
 def up(port: int | None, host: str | None) -> None:
     """Start the local server.
 
-    Airflow and PostgreSQL on this machine, kept alive. State is under KAOS_HOME (~/.kaos). A second `kaos up` finds the first. Later starts take the port and
-    the address of the last one.
+    Airflow and PostgreSQL on this machine, kept alive. State is under KAOS_HOME (~/.kaos). A second `kaos up`
+    finds the first. Later starts take the port and the address of the last one.
 
     \b
     Example:

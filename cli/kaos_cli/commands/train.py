@@ -61,9 +61,8 @@ def deploy(
     elif wait:
         wait_for_job(client, response.job_id)
     else:
-        say(
-            f"Job {response.job_id} started. Watch it: kaos train list, kaos train logs -j {response.job_id} --follow"
-        )
+        say(f"Job {response.job_id} started.")
+        say(f"Watch it: kaos train list, kaos train logs -j {response.job_id} --follow")
 
 
 @train.command("list")

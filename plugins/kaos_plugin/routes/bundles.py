@@ -48,7 +48,7 @@ def missing_objects(workspace: Deployable, body: ObjectsMissing) -> ObjectsMissi
 
 @router.post("/workspaces/{workspace}/objects", openapi_extra=_PACK)
 async def upload_objects(workspace: Deployable, request: Request) -> UploadState:
-    """Store the objects of a pack as it arrives, each whole or not at all; returns how many bytes those were."""
+    """Store the objects of a pack as it arrives, each whole or not at all; return their bytes."""
 
     def store() -> int:
         objects = workspace.store.objects

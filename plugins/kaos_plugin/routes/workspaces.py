@@ -53,7 +53,9 @@ def kill_workspace(
 ) -> WorkspaceKilled:
     """Stop what runs, remove the DAGs, and forget the workspace."""
     definitions = workspace.definitions()
-    running = {run for definition in definitions for run in airflow_internals.active_runs(definition.dag_id, session)}
+    running = {
+        run for definition in definitions for run in airflow_internals.active_runs(definition.dag_id, session)
+    }
     stopped = sorted(running & set(workspace.job_ids()))
     for job_id in stopped:
         kill_job(workspace, workspace.job(job_id)[0], user.get_name(), session)
