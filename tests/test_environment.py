@@ -1,4 +1,4 @@
-"""Environments are made by a real uv from a real index: once, whole, and shared by those who ask for the same."""
+"""Environments are made by a real uv from a real index: once, whole, and shared."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_lock_is_installed_as_it_is_and_shared_with_the_spec_that_gave_it(
 
 def test_a_lock_with_a_wrong_hash_is_refused(builder: EnvironmentBuilder) -> None:
     lock = f"six==1.16.0 --hash=sha256:{'0' * 64}\n"
-    with pytest.raises(EnvironmentBuildError, match="(?i)hash"):
+    with pytest.raises(EnvironmentBuildError, match=r"(?i)hash"):
         builder.build(SIX, print, lock=lock)
 
 
@@ -85,7 +85,7 @@ def test_requirements_with_hashes_are_the_lock(builder: EnvironmentBuilder) -> N
     lock = builder.build(SIX, print).lock.replace("\\\n", "").replace("     ", " ")
     made = builder.build(EnvironmentSpec(requirements=lock), print)
     assert made.lock == lock
-    with pytest.raises(EnvironmentBuildError, match="(?i)hash"):
+    with pytest.raises(EnvironmentBuildError, match=r"(?i)hash"):
         builder.build(EnvironmentSpec(requirements=f"six==1.16.0 --hash=sha256:{'0' * 64}\n"), print)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,10 @@ def build(*lines: str) -> EnvironmentSpec:
 
 
 def test_a_dockerfile_is_read_with_lines_comments_and_continuations() -> None:
-    text = '# syntax=docker/dockerfile:1\n\nfrom python:3.11\nRun pip install \\\n  # why\n\n  six \\\n  attrs\ncmd ["a"]\n'
+    text = (
+        "# syntax=docker/dockerfile:1\n\nfrom python:3.11\n"
+        'Run pip install \\\n  # why\n\n  six \\\n  attrs\ncmd ["a"]\n'
+    )
     read = Dockerfile.of(text).instructions
     assert [(one.line, one.name, one.text) for one in read] == [
         (3, "FROM", "python:3.11"),
@@ -74,20 +78,22 @@ def test_the_base_image_says_which_python(image: str, python: str | None) -> Non
 
 @pytest.mark.parametrize(
     "image",
-    ["ubuntu", "python:2.7", "python:3.11-alpine", "tensorflow/tensorflow", "mypython:3.11", "scratch"]
-    + [f"python@sha256:{'0' * 64}", "python:3.13-rc", "--platform=linux/arm64 python:3.11"],
+    [
+        "ubuntu",
+        "python:2.7",
+        "python:3.11-alpine",
+        "python:3.13-rc",
+        "tensorflow/tensorflow",
+        "mypython:3.11",
+        "scratch",
+        f"python@sha256:{'0' * 64}",
+        "--platform=linux/arm64 python:3.11",
+    ],
 )
 def test_another_base_image_is_refused(image: str) -> None:
-    with pytest.raises(UnsupportedImageError, match=r"line 1: `FROM .*container"):
-        raise_flat(lambda: spec(f"FROM {image}"))
-
-
-def raise_flat(call: object) -> None:
-    """Raise what `call` raises with message and next step on one line, for one pattern over both."""
-    try:
-        call()  # type: ignore[operator]
-    except KaosError as error:
-        raise type(error)(str(error).replace("\n", " ")) from error
+    with pytest.raises(UnsupportedImageError, match="line 1: `FROM ") as caught:
+        spec(f"FROM {image}")
+    assert "`container` runtime" in caught.value.next_step
 
 
 def test_the_common_shape_is_honoured() -> None:
@@ -267,17 +273,15 @@ def test_a_changed_train_keeps_the_environment() -> None:
 
 @given(st.text(st.sampled_from("aA$ {}'\"\\\n\t&;|=#[]/.-RUNENVCOPY"), max_size=60))
 def test_no_text_breaks_the_reader_otherwise_than_by_a_kaos_error(text: str) -> None:
-    try:
+    with contextlib.suppress(KaosError):
         spec(f"FROM python:3.11\n{text}")
-    except KaosError as error:
-        assert error.message
 
 
 def test_a_bundle_on_disk_is_read(tmp_path: Path) -> None:
     source = write_tree(
         tmp_path / "mnist",
         {
-            "Dockerfile": "FROM python:3.11\nCOPY . /opt/program\nRUN pip install -r /opt/program/requirements.txt",
+            "Dockerfile": "FROM python:3.11\nCOPY . /app\nRUN pip install -r /app/requirements.txt",
             "model/requirements.txt": "six\n",
             "model/train": "#!/bin/sh\n",
         },

@@ -199,7 +199,7 @@ def test_terminate_ends_the_whole_tree_within_three_seconds(runtime: Runtime, pr
         f"trap '' TERM\nsleep {name}\nsleep {name}\n"
     )
     handle = runtime.launch(spec)
-    wait(lambda: len(processes_with(name)) >= 5)
+    wait(lambda: len(processes_with(name)) >= 4)
     began = time.monotonic()
     runtime.terminate(handle)
     assert time.monotonic() - began < 3
@@ -337,7 +337,8 @@ def test_user_code_sees_nothing_of_the_server(prepare: Prepare, monkeypatch: pyt
     spec = prepare(
         "import json, os\n"
         "fds = [int(n) for n in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{n}')]\n"
-        "print(json.dumps([dict(os.environ), sorted(fds), os.readlink('/proc/self/fd/0'), os.getsid(0) == os.getpid()]))",
+        "own = os.getsid(0) == os.getpid()\n"
+        "print(json.dumps([dict(os.environ), sorted(fds), os.readlink('/proc/self/fd/0'), own]))",
         env={"PATH": f"{PROGRAM_HOLE}/bin:{PATH_HOLE}", "MINE": "1", "KAOS_JOB": "not mine"},
         resources=Resources(cpu=1.5, gpu=0),
     )
@@ -453,7 +454,7 @@ def test_no_control_group_is_left(prepare: Prepare) -> None:
 
 
 def test_the_wrapper_loads_nothing_but_the_standard_library() -> None:
-    code = "import sys; import kaos.runtime.wrapper; print([n for n in sys.modules if n.startswith(('pydantic', 'psutil'))])"
+    code = "import sys, kaos.runtime.wrapper; print({'pydantic', 'psutil', 'subprocess'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],
         env={"PYTHONPATH": str(Path(limits.__file__).parents[2])},
@@ -461,7 +462,7 @@ def test_the_wrapper_loads_nothing_but_the_standard_library() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"
 
 
 # Limits where the machine gives no control groups, and the files of both versions

@@ -78,7 +78,7 @@ class EnvironmentBuilder(Builder[EnvironmentSpec, Environment]):
             return path.read_text()
         with _exclusive(path.with_suffix(".lock"), log) as held:
             if not path.exists():
-                lock = _locked_already(spec) or _compile(spec, log, held)
+                lock = _locked_already(spec) or _compile(spec, path.with_suffix(".work"), log, held)
                 new = path.with_suffix(".new")
                 new.write_text(lock)
                 new.replace(path)
@@ -99,17 +99,25 @@ def _locked_already(spec: EnvironmentSpec) -> str:
     return packages if " --hash=" in packages else ""
 
 
-def _compile(spec: EnvironmentSpec, log: Callable[[str], None], held: int) -> str:
+def _compile(spec: EnvironmentSpec, here: Path, log: Callable[[str], None], held: int) -> str:
+    """Resolve the requirements in a directory of their own, which a killed build leaves for the next one."""
     if not _packages(spec):
         return ""
-    python = _interpreter(spec.python, log)
-    with tempfile.TemporaryDirectory(prefix="kaos-") as name:
-        here = Path(name)
-        (here / "requirements.txt").write_text(spec.requirements)
-        arguments = ["pip", "compile", "requirements.txt", "--output-file", "lock.txt", "--python", python]
-        arguments += ["--generate-hashes", "--no-header", "--no-annotate"]
-        run_uv(arguments, log, cwd=here, hold=held)
-        return (here / "lock.txt").read_text()
+    shutil.rmtree(here, ignore_errors=True)
+    here.mkdir()
+    (here / "requirements.txt").write_text(spec.requirements)
+    arguments = ["pip", "compile", "requirements.txt", "--output-file", "lock.txt"]
+    arguments += [
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+        "--python",
+        _interpreter(spec.python, log),
+    ]
+    run_uv(arguments, log, cwd=here, hold=held)
+    lock = (here / "lock.txt").read_text()
+    shutil.rmtree(here)
+    return lock
 
 
 def _make(spec: EnvironmentSpec, lock: str, place: Path, log: Callable[[str], None], held: int) -> str:

@@ -246,23 +246,29 @@ def _unprivileged() -> pwd.struct_passwd:
 def _programs_for(user: pwd.struct_passwd) -> Path:
     """Return a copy of the programs that the unprivileged user reaches; root's own home is closed to it."""
     original = _programs()
-    version = importlib.metadata.version(_DISTRIBUTION)
-    copy = SYSTEM_FOLDER / f"postgresql-{version}"
-    if (copy / "bin").exists():
-        return copy / "bin"
     if _runs(original / "postgres", user):
         return original
-    SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True, mode=0o755)
-    staged = SYSTEM_FOLDER / f"postgresql-{version}.{os.getpid()}"
-    shutil.copytree(original.parent, staged, symlinks=True)
-    for path in (staged, *staged.rglob("*")):
+    copy = SYSTEM_FOLDER / f"{_DISTRIBUTION}-{importlib.metadata.version(_DISTRIBUTION)}"
+    if not copy.exists():
+        SYSTEM_FOLDER.mkdir(parents=True, exist_ok=True, mode=0o755)
+        staged = copy.with_name(f"{copy.name}.{os.getpid()}")
+        _copy_open(original.parent, staged)
+        try:
+            staged.rename(copy)
+        except OSError:  # another instance was faster
+            shutil.rmtree(staged)
+    return copy / original.relative_to(original.parents[2])
+
+
+def _copy_open(installed: Path, target: Path) -> None:
+    """Copy PostgreSQL, with the libraries that its programs find beside it, readable for all."""
+    package = installed.parent
+    for folder in (installed, package.with_name(f"{package.name}.libs")):
+        if folder.exists():
+            shutil.copytree(folder, target / folder.relative_to(package.parent), symlinks=True)
+    for path in (target, *target.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
-    try:
-        staged.rename(copy)
-    except OSError:  # another instance was faster
-        shutil.rmtree(staged)
-    return copy / "bin"
 
 
 def _runs(program: Path, user: pwd.struct_passwd) -> bool:

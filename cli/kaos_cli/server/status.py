@@ -38,7 +38,8 @@ def observe(layout: Layout, instance: Instance) -> list[ProcessStatus]:
     """
     supervisor = Supervisor(layout)
     pid, found = supervisor.pid(), supervisor.processes()
-    health = _airflow_health(instance) if "api-server" in found else None
+    health = _airflow_health(instance) if found else None
+    accepts = bool(found) and Database.of(layout, instance).is_ready()
     log, uptime = str(layout.log("supervisord")), _uptime(pid) if pid else None
     rows = [ProcessStatus("supervisord", "ready" if pid else "stopped", pid, uptime, log)]
     for name in COMPONENTS:
@@ -48,7 +49,7 @@ def observe(layout: Layout, instance: Instance) -> list[ProcessStatus]:
         elif process.state in _FAILED:
             rows.append(ProcessStatus(name, "failed", None, None, log))
         else:
-            works = _works(process, health, Database.of(layout, instance))
+            works = _works(process, health, accepts)
             state = "ready" if works else "starting"
             rows.append(ProcessStatus(name, state, process.pid, max(0, process.now - process.started), log))
     return rows
@@ -63,9 +64,9 @@ def _uptime(pid: int) -> int | None:
         return None
 
 
-def _works(process: Process, health: dict[str, Any] | None, database: Database) -> bool:
+def _works(process: Process, health: dict[str, Any] | None, accepts: bool) -> bool:
     if process.name == "postgres":
-        return database.is_ready()
+        return accepts
     if process.name not in AIRFLOW_COMPONENTS:
         return True
     if health is None:
