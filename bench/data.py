@@ -150,10 +150,8 @@ def _stored(objects: Path) -> set[str]:
 
 def _laid_out(home: Home, data: Path, dvc: Dvc, sizes: Sizes) -> list[Figure]:
     """Time the call that the operators make, on the server's store, in directories of its own."""
-    inputs = json.loads(home.kaos("train", "deploy", "-d", data, "-o", "json").stdout)
-    say(f"  bundle {inputs}")
+    digest = json.loads(home.kaos("train", "deploy", "-d", data, "-o", "json").stdout)["data_digest"]
     objects = open_file_store(home.state / "store").objects
-    digest = json.loads(home.kaos("bundle", "digest", data, "-o", "json").stdout)["digest"]
     tree = Tree.decode(objects.get(digest))
     shared = home.scratch / "trees"
 

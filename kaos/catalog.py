@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from kaos.bundle import Tree
-from kaos.digest import matching, shortest_prefix
+from kaos.digest import SHORT, matching, shortest_prefix
 from kaos.errors import AlreadyExistsError, ConflictError, InvalidInputError, UnknownNameError
 from kaos.job import BundlePin, Definition, Inputs, JobDocument, JobOutcome
 from kaos.lineage import TrialRecord
@@ -190,7 +190,13 @@ class WorkspaceCatalog:
         :param job_id: the whole id, or a beginning that only one job has
         :raises UnknownNameError: there is no such job, or several
         """
-        ids = [job_id] if len(job_id) == 32 else matching(job_id, self.job_ids())
+        ids = (
+            [job_id]
+            if len(job_id) == 32
+            else matching(job_id, self.job_ids())
+            if len(job_id) >= SHORT
+            else []
+        )
         ref = self.store.refs.get(f"{self._at}/jobs/{ids[0]}") if len(ids) == 1 and ids[0] else None
         if ref is None:
             raise UnknownNameError("job", job_id, self.job_ids(), "See kaos train list.")

@@ -65,7 +65,12 @@ class _Reader:
         return b"".join(self._pieces(size))
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        self._left = size
+        self._left = (
+            size  # at once, not when the first chunk is taken: an object that nobody reads is skipped
+        )
+        return self._chunks()
+
+    def _chunks(self) -> Iterator[bytes]:
         while self._left:
             for piece in self._pieces(min(self._left, CHUNK)):
                 self._left -= len(piece)

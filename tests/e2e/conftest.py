@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Kaos, Server, free_port
+from e2e.harness import Kaos, Server, free_port
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

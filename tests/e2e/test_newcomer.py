@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from harness import Kaos, Server, tree_of
+from e2e.harness import Kaos, Server, tree_of
 
 DEPLOY = ("train", "deploy", "-s", "templates/mnist/model-train", "-d", "templates/mnist/data")
 BAR = "100%|" + "█" * 27 + "|"

@@ -1,0 +1,1 @@
+"""End-to-end tests: a real server, real users, a real Airflow."""
