@@ -57,11 +57,9 @@ class Home:
         """Make a workspace and work in it."""
         self.kaos("workspace", "create", "-n", name)
 
-    def deploy(self, *arguments: str | Path) -> str:
-        """Deploy, wait for the job, and return its id."""
-        job = str(json.loads(self.kaos("train", "deploy", *arguments, "-o", "json").stdout)["job_id"])
-        self.wait(job)
-        return job
+    def newest_job(self) -> str:
+        """Return the id of the workspace's newest job."""
+        return str(json.loads(self.kaos("train", "list", "-n", "1", "-o", "json").stdout)[0]["job_id"])
 
     def wait(self, job: str) -> None:
         """Wait until a job has ended well."""
@@ -75,10 +73,14 @@ class Home:
 
     def forget_objects(self, size: int) -> None:
         """Remove the objects of this size from the store, and what the client remembers of files."""
-        for directory in self.objects.iterdir():
+        for directory in self.objects.glob("*"):
             for entry in os.scandir(directory):
                 if entry.stat().st_size == size:
                     os.unlink(entry.path)
+        self.forget_cache()
+
+    def forget_cache(self) -> None:
+        """Remove what the client remembers of files."""
         shutil.rmtree(self.state / "cache", ignore_errors=True)
 
     def api(self, method: str, path: str, body: Any = None) -> Any:

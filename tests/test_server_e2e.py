@@ -234,7 +234,7 @@ def test_a_killed_process_comes_back(server: Server, name: str):
             pid = server.status()[name]["pid"]
             children = {child.pid for child in psutil.Process(pid).children(recursive=True)}
             os.kill(pid, signal.SIGKILL)
-            server.wait_until_ready(60, other_than=(name, pid))
+            server.wait_until_ready(150, other_than=(name, pid))
             after = marked(server.instance["id"])
             if name != "supervisord":  # its children became its successor's, the guard itself
                 assert not children & set(after)

@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> int:
     if os.fork():
         os.close(lock)
         os.close(tell)
-        return 0 if os.read(begun, 1) else 1
+        # Without the interpreter's own clean-up: the launch waits for us, and there is nothing to clean.
+        os._exit(0 if os.read(begun, 1) else 1)
     os.close(begun)
     order = json.loads((directory / LAUNCH).read_text())
     run = Run(directory, order)
@@ -120,10 +121,11 @@ class Run:
 
     def finish(self) -> None:
         """End what the script left behind, keep how it ended, remove its control group."""
-        self.limits.group.kill()
-        ended = proctree.kill_all(self._others)
-        while self._collect() and ended:
-            time.sleep(0.002)
+        if self._collect():
+            self.limits.group.kill()
+            ended = proctree.kill_all(self._others)
+            while ended and self.status is None and self._collect():
+                time.sleep(0.002)
         killed = self.limits.group.out_of_memory() > 0
         self.limits.group.remove()
         remove_scratch(Path(self.order["scratch"]))
@@ -152,9 +154,10 @@ class Run:
         return ""
 
     def _others(self) -> set[int]:
-        own = os.getpid()
-        found = self.limits.group.pids() | proctree.descendants(own) | proctree.marked(self.order["key"])
-        return found - {own}
+        # Whatever loses its parent becomes our child: without a child nothing is left, and no search is needed.
+        if not self._collect():
+            return set()
+        return self.limits.group.pids() | proctree.descendants(os.getpid())
 
     def _collect(self) -> bool:
         """Take note of children that have ended; return whether there are others."""
