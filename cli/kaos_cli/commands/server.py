@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from kaos_cli.output import print_table
+
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the UI and the API.  [default: 8080]")
@@ -111,13 +113,8 @@ def status(output: str) -> None:
         found = {"url": url, "healthy": healthy, "home": str(layout.home)}
         click.echo(json.dumps({**found, "processes": [dataclasses.asdict(row) for row in rows]}))
     elif running:
-        from rich.console import Console
-        from rich.table import Table
-
-        table = Table("process", "state", "pid", "uptime", title=url, title_justify="left")
-        for row in rows:
-            table.add_row(row.name, row.state, str(row.pid or ""), _duration(row.uptime))
-        Console().print(table)
+        cells = [(row.name, row.state, row.pid, _duration(row.uptime)) for row in rows]
+        print_table(["process", "state", "pid", "uptime"], cells, title=url)
     if not running:
         click.echo("The server does not run. Start it with: kaos up", err=True)
     else:
@@ -231,10 +228,4 @@ def list_users(output: str) -> None:
     if output == "json":
         click.echo(json.dumps(users))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("name", "role")
-    for one in users:
-        table.add_row(one["name"], one["role"])
-    Console().print(table)
+    print_table(["name", "role"], [(one["name"], one["role"]) for one in users], title="USERS")

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 from typing import Self
+
+_CLEAR = "\r\033[K"
 
 
 class Progress:
     """Keep one line up to date on a terminal; elsewhere print a line for each new thing."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(stderr=True, highlight=False)
-        self._status = self._console.status("") if self._console.is_terminal else None
+        self._terminal = sys.stderr.isatty()
         self._began = time.monotonic()
         self._last = ""
 
     def __enter__(self) -> Self:
-        if self._status:
-            self._status.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._status:
-            self._status.stop()
+        if self._terminal:
+            self._write(_CLEAR)
 
     @property
     def seconds(self) -> float:
@@ -37,8 +35,12 @@ class Progress:
     def __call__(self, what: str) -> None:
         """Show what is being waited for."""
         line = f"{self.seconds:4.0f} s  {what}"
-        if self._status:
-            self._status.update(line)
+        if self._terminal:
+            self._write(f"{_CLEAR}{line[:78]}")
         elif what != self._last:
-            self._console.print(line, soft_wrap=True, markup=False)
+            self._write(f"{line}\n")
         self._last = what
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any
 
 from kaos_cli.server.instance import Instance
@@ -15,6 +16,8 @@ from kaos_cli.server.supervision import Process, Supervisor
 # supervisor's words for a process that ended too soon
 _FAILED = ("BACKOFF", "FATAL")
 _ALIVE = ("STARTING", "RUNNING")
+
+_ANSWER_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,14 @@ def _works(process: Process, health: dict[str, Any] | None, accepts: bool) -> bo
 
 
 def _airflow_health(instance: Instance) -> dict[str, Any] | None:
-    import httpx
+    import urllib3
 
+    pool = urllib3.PoolManager(timeout=_ANSWER_SECONDS, retries=False)
     try:
-        # Proxies of the environment are for elsewhere.
-        with httpx.Client(trust_env=False, timeout=5) as client:
-            answer = client.get(f"{instance.url}/api/v2/monitor/health")
-            document: dict[str, Any] = answer.raise_for_status().json()
-            return document if "metadatabase" in document else None
-    except (httpx.HTTPError, ValueError):
+        # What the tasks talk to is put together at its first request, which takes seconds: not in the first job.
+        pool.request("GET", f"{instance.url}/execution/health")
+        answer = pool.request("GET", f"{instance.url}/api/v2/monitor/health")
+        document: dict[str, Any] = answer.json()
+    except (urllib3.exceptions.HTTPError, ValueError):
         return None
+    return document if answer.status == HTTPStatus.OK and "metadatabase" in document else None
