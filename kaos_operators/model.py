@@ -47,7 +47,7 @@ class RegisterModelOperator(KaosOperator):
             if record.succeeded
         ]
         if not models:
-            raise TrainingFailedError(self._why(records), "See kaos train logs.")
+            raise TrainingFailedError(self._why(records))
         ids = [model.model_id for model in models]
         workspace.set_outcome(
             JobOutcome(

@@ -70,7 +70,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         record = self._record(runtime().observe(self._handle))
         workspace.set_trial(document.job_id, record)
         if not record.succeeded:
-            raise TrainingFailedError(f"{trial.name}: {record.reason}.", "See kaos train logs.")
+            raise TrainingFailedError(f"{trial.name}: {record.reason}.")
         return small(record)
 
     # -- what ResumableJobMixin asks for -----------------------------------------------------------------

@@ -25,6 +25,7 @@ from kaos.errors import (
     UnknownNameError,
     error_of,
 )
+from kaos.names import check_workspace
 from kaos.schema.bundle import (
     BundleKind,
     CommittedBundle,
@@ -136,11 +137,11 @@ class Workspaces(Client):
 
     def get(self, name: str) -> WorkspaceInfo:
         """Return what is in one."""
-        return self._get(WorkspaceInfo, f"/workspaces/{quote(name, safe='')}")
+        return self._get(WorkspaceInfo, f"/workspaces/{check_workspace(name)}")
 
     def kill(self, name: str, *, keep_models: bool) -> WorkspaceKilled:
         """Stop what runs in one, and remove it."""
-        path = f"/workspaces/{quote(name, safe='')}"
+        path = f"/workspaces/{check_workspace(name)}"
         return self._call(WorkspaceKilled, "DELETE", path, query={"keep_models": keep_models})
 
 
@@ -150,7 +151,7 @@ class WorkspaceClient(Client):
     def __init__(self, connection: Connection, name: str) -> None:
         super().__init__(connection)
         self.name = name
-        self._at = f"/workspaces/{quote(name, safe='')}"
+        self._at = f"/workspaces/{check_workspace(name)}"
 
     def inputs(self) -> DeployResponse:
         """Return the current inputs."""

@@ -32,17 +32,24 @@ _PACK = 32 << 20
 _ATTEMPTS = 5
 
 
-def scan_directory(walked: Walk, kind: BundleKind, target: Target | None, progress: Progress) -> Scan:
+def scan_directory(walked: Walk, target: Target | None, progress: Progress) -> Scan:
     """Hash a directory, those files alone that changed since it was last hashed.
 
     Straight into a store on this machine the files are copied while they are read: once instead of twice.
     """
     digester = target.digester if isinstance(target, DirectTarget) else None
     cache = StatCache.of(walked.root, home() / "cache" / "scan")
-    scanned = scan(walked, cache, digester, progress)
+    return scan(walked, cache, digester, progress)
+
+
+def check(walked: Walk, kind: BundleKind) -> None:
+    """Refuse a directory that is no bundle of its kind, before anything is read or sent.
+
+    :raises InvalidBundleError: a link leaves it, or it is to be a source bundle and lacks what that must have
+    """
+    outline = walked.outline
     if kind == "source":
-        check_source(scanned.tree)
-    return scanned
+        check_source(outline)
 
 
 def target_of(client: WorkspaceClient) -> Target:

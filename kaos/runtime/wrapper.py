@@ -154,7 +154,7 @@ class Run:
         return ""
 
     def _others(self) -> set[int]:
-        # Whatever loses its parent becomes our child: without a child nothing is left, and no search is needed.
+        # Whatever loses its parent becomes our child: without a child nothing is left, and nothing to search.
         if not self._collect():
             return set()
         return self.limits.group.pids() | proctree.descendants(os.getpid())

@@ -49,6 +49,15 @@ class Walk:
         """Return the sum of the files' sizes, in bytes."""
         return sum(found.stat.st_size for found in self.files)
 
+    @property
+    def outline(self) -> Tree:
+        """Return the tree with digests still to come, for what can be refused before anything is read.
+
+        :raises InvalidBundleError: a link leaves the directory
+        """
+        files = [File(found.path, found.stat.st_size, "0" * 64) for found in self.files]
+        return Tree.of([*files, *self.others])
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -184,8 +193,8 @@ def scan(
     :param digester: reads a file and returns its digest; may store it on the way
     :raises InvalidBundleError: links that leave the bundle; files that changed or went while they were read
     """
-    # Links first: whether they stay inside is known before anything is read.
-    Tree.of([*(File(found.path, 0, "0" * 64) for found in walked.files), *walked.others])
+    if walked.others:  # links first: whether they stay inside is known before anything is read
+        _ = walked.outline
     read = digester or digest_file
     entries: list[Entry] = list(walked.others)
     to_read: list[Found] = []

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from kaos import __version__
-from kaos.errors import KaosError, UnauthenticatedError
+from kaos.errors import ForbiddenError, KaosError, UnauthenticatedError
 from kaos.schema.error import ErrorBody
 from kaos_plugin.auth import signed_in
 from kaos_plugin.jobs import start_forgotten_jobs
@@ -76,11 +76,12 @@ def _invalid_request(_: Request, error: Exception) -> JSONResponse:
 def _http_error(_: Request, error: Exception) -> JSONResponse:
     if not isinstance(error, HTTPException):
         raise error
-    if error.status_code == UnauthenticatedError.status:
+    # Airflow answers 403 to a token that it cannot read; what a user may not do is a ForbiddenError of ours.
+    if error.status_code in (UnauthenticatedError.status, ForbiddenError.status):
         return _answer(
             401, UnauthenticatedError.code, "No valid token came with the request.", "Sign in: kaos init"
         )
-    codes = {403: "forbidden", 404: "unknown_name", 405: "invalid_input"}
+    codes = {404: "unknown_name", 405: "invalid_input"}
     return _answer(error.status_code, codes.get(error.status_code, "error"), str(error.detail))
 
 

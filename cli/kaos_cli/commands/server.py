@@ -114,7 +114,7 @@ def status(output: str) -> None:
         click.echo(json.dumps({**found, "processes": [dataclasses.asdict(row) for row in rows]}))
     elif running:
         cells = [(row.name, row.state, row.pid, _duration(row.uptime)) for row in rows]
-        print_table(["process", "state", "pid", "uptime"], cells, title=url)
+        print_table(["process", "state", "pid", "uptime"], cells, title=url or "")
     if not running:
         click.echo("The server does not run. Start it with: kaos up", err=True)
     else:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
 import click
 
-from kaos.errors import AlreadyExistsError, InvalidInputError
+from kaos.errors import AlreadyExistsError, InvalidInputError, UnknownNameError
 from kaos.resources import Resources
 from kaos.schema.bundle import BundleKind
 from kaos.schema.deploy import DeployRequest, DeployResponse
@@ -207,17 +208,19 @@ def _submit(
     client: WorkspaceClient, source: Path | None, data: Path | None, resources: Resources
 ) -> DeployResponse:
     from kaos.transfer.scan import walk
-    from kaos_cli.transfer import scan_directory, submit, target_of
+    from kaos_cli.transfer import check, scan_directory, submit, target_of
 
     target = target_of(client)
     # Both directories are looked through before anything of either is sent.
     given_bundles: list[tuple[BundleKind, Path | None]] = [("source", source), ("data", data)]
     walks = [(kind, given, walk(given)) for kind, given in given_bundles if given is not None]
+    for kind, _, walked in walks:
+        check(walked, kind)
     digests: dict[BundleKind, str] = {}
     for kind, given, walked in walks:
         say(f"Submitting {kind} bundle: {given}")
         with progress_bar(f"Compressing {kind} bundle", walked.size) as progress:
-            scanned = scan_directory(walked, kind, target, progress)
+            scanned = scan_directory(walked, target, progress)
             bundle = submit(client, kind, scanned, target, lambda _: None)
         for warning in scanned.warnings:
             say(f"Warning: {warning}")
@@ -236,6 +239,8 @@ def _workspace(config: Config) -> WorkspaceClient:
 def _job(config: Config, client: WorkspaceClient, ind: int | None, job_id: str | None) -> str:
     if (ind is None) == (job_id is None):
         raise InvalidInputError("Which job?", "Give its row of kaos train list, -i 0, or its id, -j JOB_ID.")
+    if job_id is not None and not re.fullmatch("[0-9a-f]+", job_id):  # "..", say, is no part of an address
+        raise UnknownNameError("job", job_id, next_step="See kaos train list.")
     return job_id if job_id is not None else row(config, _listing(client), ind or 0, _LIST)
 
 
