@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
-    """Print a table, in the shape of the original system's, no wider than the terminal where it can be."""
+    """Print a table, in the shape of the original system's."""
     from prettytable import PrettyTable
 
     table = PrettyTable(list(columns))
@@ -42,6 +43,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
         table.title = title
     table.add_rows([["" if cell is None else cell for cell in row] for row in rows])
     click.echo(table.get_string())
+
+
+def narrow(columns: int) -> bool:
+    """Tell whether standard output is a terminal with fewer columns than this."""
+    return sys.stdout.isatty() and shutil.get_terminal_size().columns < columns
 
 
 def show_time(moment: datetime | None) -> str:

@@ -13,8 +13,10 @@ from kaos.digest import SHORT
 from kaos.job import Stage
 from kaos.schema.deploy import DeployResponse
 from kaos.schema.job import JobInfo, JobList, JobRow, ModelRow
-from kaos_cli.output import print_table, say, show_seconds, show_time
+from kaos_cli.output import narrow, print_table, say, show_seconds, show_time
 
+_WIDE = 108
+_SHORT_JOB = 14
 _TITLES = (Stage.BUILDING, Stage.INGESTING, Stage.TRAINING)
 
 
@@ -51,7 +53,7 @@ def print_jobs(jobs: Sequence[JobRow], total: int) -> None:
     """Print a table per stage that has jobs; rows are numbered through."""
     if not jobs:
         say("There is no job yet. Start one: kaos train deploy -s SOURCE -d DATA")
-    rows = jobs_json(jobs)
+    rows = [_narrow(row) if narrow(_WIDE) else row for row in jobs_json(jobs)]
     for title in _TITLES:
         found = [row for row in rows if row["stage"] == title]
         if found:
@@ -59,6 +61,12 @@ def print_jobs(jobs: Sequence[JobRow], total: int) -> None:
             print_table(columns, [[row[name] for name in columns] for row in found], title=title)
     if total > len(jobs):
         say(f"{len(jobs)} of {total} jobs; more with -n.")
+
+
+def _narrow(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row that fits on 80 columns: the beginning of the id, which `-j` takes too, and a short time."""
+    day = row["started"].partition(", ")[2]
+    return {**row, "job_id": row["job_id"][:_SHORT_JOB], "started": f"{day[:6]} {day[12:20]}" if day else ""}
 
 
 def jobs_json(jobs: Sequence[JobRow]) -> list[dict[str, Any]]:
@@ -94,8 +102,12 @@ def print_info(job: JobInfo, metric: str | None, url: str) -> None:
     click.echo()
     click.echo(f"    Page count: {job.pages}")
     click.echo(f"    Page ID: {job.page}")
-    columns = ["ind", "Code", "Data", "Model ID", "Hyperparams"] + (["Score"] if metric else [])
-    print_table(columns, [_info_row(index, job, model, metric) for index, model in enumerate(job.models)])
+    rows = [_info_row(index, job, model, metric) for index, model in enumerate(job.models)]
+    if narrow(_WIDE):
+        rows = [_narrow_info(row) for row in rows]
+        if not any(model.hyperparams for model in job.models):
+            rows = [{name: cell for name, cell in row.items() if name != "Hyperparams"} for row in rows]
+    print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def info_json(job: JobInfo) -> dict[str, Any]:
@@ -147,15 +159,20 @@ def _image(response: DeployResponse) -> tuple[str, str]:
     return "✔", f"build-train-{source.name}:{response.image[:SHORT]}"
 
 
-def _info_row(index: int, job: JobInfo, model: ModelRow, metric: str | None) -> list[Any]:
+def _info_row(index: int, job: JobInfo, model: ModelRow, metric: str | None) -> dict[str, Any]:
     params = "\n".join(f"{name}: {value}" for name, value in model.hyperparams.items())
-    row: list[Any] = [
-        job.page * 10 + index,
-        f"Author: {model.source.author}\nPath: {model.source_shown}",
-        f"Author: {model.data.author}\nPath: {model.data_shown}",
-        model.model_id or f"{model.state}\n{model.reason}".strip(),
-        params or "None",
-    ]
+    row = {
+        "ind": job.page * 10 + index,
+        "Code": f"Author: {model.source.author}\nPath: {model.source_shown}",
+        "Data": f"Author: {model.data.author}\nPath: {model.data_shown}",
+        "Model ID": model.model_id or f"{model.state}\n{model.reason}".strip(),
+        "Hyperparams": params or "None",
+    }
     if metric:
-        row.append("" if model.score is None else f"{model.score:.6g}")
+        row["Score"] = "" if model.score is None else f"{model.score:.6g}"
     return row
+
+
+def _narrow_info(row: dict[str, Any]) -> dict[str, Any]:
+    bare = {name: row[name].replace("Author: ", "").replace("Path: ", "") for name in ("Code", "Data")}
+    return {**row, **bare}
