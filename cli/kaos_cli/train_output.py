@@ -64,7 +64,7 @@ def print_jobs(jobs: Sequence[JobRow], total: int) -> None:
 
 
 def _narrow(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row that fits on 80 columns: the beginning of the id, which `-j` takes too, and a short time."""
+    """Return a row for 80 columns: the beginning of the id, which `-j` takes too, and a short time."""
     day = row["started"].partition(", ")[2]
     return {**row, "job_id": row["job_id"][:_SHORT_JOB], "started": f"{day[:6]} {day[12:20]}" if day else ""}
 
