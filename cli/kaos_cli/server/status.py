@@ -88,7 +88,7 @@ def _airflow_health(instance: Instance) -> dict[str, Any] | None:
 
     pool = urllib3.PoolManager(timeout=_ANSWER_SECONDS, retries=False)
     try:
-        # What the tasks talk to is put together at its first request, which takes seconds: not in the first job.
+        # What tasks talk to is put together at its first request, which takes seconds: not in the first job.
         pool.request("GET", f"{instance.url}/execution/health")
         answer = pool.request("GET", f"{instance.url}/api/v2/monitor/health")
         document: dict[str, Any] = answer.json()
