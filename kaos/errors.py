@@ -5,6 +5,7 @@ KaosError
 │   ├── InvalidNameError
 │   ├── InvalidBundleError       a directory that is no bundle of the kind asked for
 │   ├── InvalidResourceError     --cpu, --memory, --gpu
+│   ├── InvalidParametersError   a hyperparameter file
 │   └── UnsupportedImageError    a Dockerfile that this runtime cannot honour
 ├── UnknownNameError             a workspace, job, model, template that is not there (with suggestions)
 ├── AlreadyExistsError
@@ -92,6 +93,12 @@ class InvalidResourceError(InvalidInputError):
     """Report a --cpu, --memory or --gpu that is malformed or more than there is."""
 
     code = "invalid_resource"
+
+
+class InvalidParametersError(InvalidInputError):
+    """Report a hyperparameter file that gives no usable trials, or too many."""
+
+    code = "invalid_parameters"
 
 
 class UnsupportedImageError(InvalidInputError):
