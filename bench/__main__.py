@@ -37,7 +37,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"only these: {', '.join(PARTS)}")
-    parser.add_argument("--quick", action="store_true", help="small sizes, to try the measurements themselves")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to try the bench itself")
     parser.add_argument("--directory", type=Path, help="where the temporary directory is made, 25 GB free")
     return parser.parse_args()
 

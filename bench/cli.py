@@ -41,7 +41,8 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     say(f"  made in {time.perf_counter() - start:.0f} s")
     listed = json.loads(home.kaos("train", "list", "-n", "10000", "-o", "json").stdout)
     states = {row["state"] for row in listed}
-    assert len(listed) == sizes.jobs and states == {"JOB_SUCCESS", "JOB_FAILURE"}, (len(listed), states)
+    assert len(listed) == sizes.jobs
+    assert states == {"JOB_SUCCESS", "JOB_FAILURE"}, states
     ways = {
         "30 newest": lambda _: home.kaos("train", "list").seconds,
         "all of them": lambda _: home.kaos("train", "list", "-n", "10000").seconds,

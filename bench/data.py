@@ -1,4 +1,4 @@
-"""Many small files: deployed, deployed again unchanged, laid out for a run; `dvc` on the same files beside it."""
+"""Many small files: deployed, deployed again unchanged, laid out for a run; `dvc` beside it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     figures += _laid_out(home, data, dvc, sizes)
     shutil.rmtree(data)
     shutil.rmtree(dvc.directory)
+    shutil.rmtree(home.scratch / "trash")
+    os.sync()
     return figures
 
 
@@ -170,7 +172,7 @@ def _laid_out(home: Home, data: Path, dvc: Dvc, sizes: Sizes) -> list[Figure]:
         sizes.runs,
     )
     peer = median(seconds.pop("dvc checkout"))
-    shutil.rmtree(shared)
+    shared.rename(home.trash() / "trees")
     return [
         Figure(
             f"the same, laid out for a run: {name}",

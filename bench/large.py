@@ -36,12 +36,14 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     def deploy(number: int) -> float:
         home.new_workspace(f"large-{number}")
         home.forget_objects(size)
-        os.sync()
+        _empty(home)
         return home.kaos("train", "deploy", "-d", data).seconds
 
     def hash_halves(_: int) -> float:
         half = size // 2
-        shell = ' & '.join(f'"$0" -c "$1" "$2" {start} {count}' for start, count in ((0, half), (half, size - half)))
+        shell = " & ".join(
+            f'"$0" -c "$1" "$2" {start} {count}' for start, count in ((0, half), (half, size - half))
+        )
         return run(["sh", "-c", f"{shell} & wait", sys.executable, _HASH, file]).seconds
 
     def hash_one(_: int) -> float:
@@ -53,7 +55,8 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
         return run(["cp", file, copy]).seconds
 
     seconds = alternate(
-        {"kaos": deploy, "sha256, two cores": hash_halves, "cp": cp, "sha256, one core": hash_one}, sizes.large_runs
+        {"kaos": deploy, "sha256, two cores": hash_halves, "cp": cp, "sha256, one core": hash_one},
+        sizes.large_runs,
     )
     speeds = {name: [size / value for value in values] for name, values in seconds.items()}
     figure = median(speeds["kaos"])
@@ -68,6 +71,7 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
         why += python_profile(["train", "deploy", "-d", str(data)], home.env)
     copy.unlink()
     home.forget_objects(size)
+    _empty(home)
     shutil.rmtree(data)
     others = ", ".join(f"{name} {_speed(median(found))}" for name, found in speeds.items() if name != "kaos")
     return [
@@ -82,6 +86,12 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
             why,
         )
     ]
+
+
+def _empty(home: Home) -> None:
+    """Delete what was taken out of the store, and wait until the disk has done so."""
+    shutil.rmtree(home.scratch / "trash", ignore_errors=True)
+    os.sync()
 
 
 def make_file(directory: Path, size: int) -> Path:

@@ -1,4 +1,4 @@
-"""From `kaos train deploy` to the first line of the script, beside a DAG of the same shape that does nothing."""
+"""From `kaos train deploy` to the script's first line, beside a DAG of the same shape that does nothing."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     if max(mine / 2, ratio / 1.2) > 1:
         env = home.env
         timeline += "\n\n" + python_profile(["train", "deploy", "-s", str(source), "-d", str(data)], env, 10)
-    medians = f"medians {median(deploys.seconds):.2f} and {median(chain.seconds):.2f} s"
+    middle, peer_middle = median(deploys.seconds), median(chain.seconds)
+    medians = f"medians {middle:.2f} and {peer_middle:.2f} s, {middle / peer_middle:.2f}x"
     what = f"deploy to the first line of `train`, warm, p95 of {sizes.deploys}"
     peer_text = f"no-op chain: {peer:.2f} s"
     return [
@@ -86,7 +87,7 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
             f"{peer_text}; {medians}",
             f"{ratio:.2f}x",
             ratio <= 1.2,
-            f"no-op {spread(chain.seconds)}; {medians}, {median(deploys.seconds) / median(chain.seconds):.2f}x",
+            f"no-op {spread(chain.seconds)}",
             "See the timeline above." if mine > 2 or ratio <= 1.2 else timeline,
         ),
     ]
@@ -113,7 +114,9 @@ class _Deploys:
         """Return the stations of the deploy in the middle, in seconds from the start of the command."""
         start, first, job = sorted(self.jobs, key=lambda each: each[1] - each[0])[len(self.jobs) // 2]
         stations = _stations(self._home, f"kaos.{_WORKSPACE}.train", job)
-        return _table("kaos train deploy (the median one)", start, [*stations, (first, "first line of the script")])
+        return _table(
+            "kaos train deploy (the median one)", start, [*stations, (first, "first line of the script")]
+        )
 
 
 class _Noop:
@@ -140,7 +143,9 @@ class _Noop:
         """Return the stations of the run in the middle, in seconds from the request."""
         start, first, run = sorted(self.runs, key=lambda each: each[1] - each[0])[len(self.runs) // 2]
         stations = _stations(self._home, _DAG, run)
-        return _table("no-op chain (the median one)", start, [*stations, (first, "function of the mapped task")])
+        return _table(
+            "no-op chain (the median one)", start, [*stations, (first, "function of the mapped task")]
+        )
 
 
 def _wait_for_dag(home: Home) -> None:

@@ -69,10 +69,9 @@ class Figure:
 
 @dataclass
 class Ended:
-    """A command that ended well: seconds, peak resident memory in bytes, and what it printed."""
+    """A command that ended well: seconds, and what it printed."""
 
     seconds: float
-    peak: int
     stdout: str
     stderr: str = field(repr=False)
 
@@ -83,9 +82,15 @@ def say(text: str) -> None:
 
 
 def run(
-    command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> Ended:
     """Run a command to its end; measured from before its start until it is gone.
+
+    :param watch: called with the process' id again and again while it runs
 
     :raises CommandError: it failed; the text has what it printed
     """
@@ -99,14 +104,19 @@ def run(
             stdout=out,
             stderr=err,
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        if watch is not None:
+            while process.poll() is None:
+                watch(process.pid)
+                time.sleep(0.02)
+        process.wait()
         seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
         printed = [_content(stream) for stream in (out, err)]
     if process.returncode:
         words = " ".join(str(word) for word in command)
-        raise CommandError(f"{words} ended with {process.returncode}:\n{printed[0][-2000:]}{printed[1][-2000:]}")
-    return Ended(seconds, usage.ru_maxrss * 1024, *printed)
+        raise CommandError(
+            f"{words} ended with {process.returncode}:\n{printed[0][-2000:]}{printed[1][-2000:]}"
+        )
+    return Ended(seconds, *printed)
 
 
 def _content(stream: object) -> str:
@@ -168,5 +178,3 @@ def import_profile(command: Sequence[str], env: Mapping[str, str], lines: int = 
     table = [f"{'own ms':>7} {'all ms':>7}  import (-X importtime)"]
     table += [f"{own / 1000:7.1f} {all_ / 1000:7.1f}  {name}" for own, all_, name in rows[:lines]]
     return "\n".join(table)
-
-

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from bench.home import Home, source_bundle
+from bench.home import KAOS, Home, source_bundle
 from bench.large import make_file, show
-from bench.measure import Ended, Figure, Sizes, say
+from bench.measure import Figure, Sizes, run, say
 
 _LIMIT = 200 << 20
 _SMALL = 1 << 10
 
 
-@dataclass
-class Peak:
-    """What a process had before, and the most it had meanwhile, in bytes of resident memory."""
+@dataclass(frozen=True)
+class Transfer:
+    """What a transfer took: seconds, and bytes of resident memory.
 
+    :param client: the client's peak
+    :param before: what the API server had before
+    :param server: the API server's peak
+    """
+
+    seconds: float
+    client: int
     before: int
-    most: int
-
-    @property
-    def growth(self) -> int:
-        """Return the difference."""
-        return self.most - self.before
+    server: int
 
 
 def measure(home: Home, sizes: Sizes) -> list[Figure]:
@@ -40,53 +40,62 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     large = make_file(home.scratch / "memory-large", sizes.large)
     home.kaos("train", "deploy", "-s", source)
     api = max(home.processes("api-server"), key=lambda process: process.memory_info().rss)
-    figures: list[Figure] = []
     jobs: dict[str, str] = {}
-    ended: dict[str, tuple[Ended, Peak]] = {}
+    up: dict[str, Transfer] = {}
+    back: dict[str, Transfer] = {}
     for name, data in (("small", small), ("large", large)):
-        with watched(api) as peak:
-            ended[name] = home.kaos("train", "deploy", "-d", data, http=True), peak
-        home.forget_cache()
-        say(f"  up, {name}: {ended[name][0].seconds:.1f} s")
+        up[name] = _transfer(home, api, "train", "deploy", "-d", data)
+        say(f"  up, {name}: {up[name].seconds:.1f} s")
         jobs[name] = home.newest_job()
         home.wait(jobs[name])
-    figures += _figures(f"{show(sizes.large)} up over HTTP", ended)
-    for name in ("small", "large"):
+    for name, job in jobs.items():
         out = home.scratch / f"memory-out-{name}"
-        with watched(api) as peak:
-            ended[name] = home.kaos("train", "get", "-j", jobs[name], "-d", "-o", out, http=True), peak
-        say(f"  back, {name}: {ended[name][0].seconds:.1f} s")
+        back[name] = _transfer(home, api, "train", "get", "-j", job, "-d", "-o", out)
+        say(f"  back, {name}: {back[name].seconds:.1f} s")
         shutil.rmtree(out)
-    figures += _figures(f"{show(sizes.large)} back over HTTP", ended)
     for directory in (source, small, large, home.state / "work" / "trees"):
         shutil.rmtree(directory, ignore_errors=True)
     home.forget_objects(sizes.large)
-    return figures
+    shutil.rmtree(home.scratch / "trash")
+    size = show(sizes.large)
+    return [*_figures(f"{size} up over HTTP", up), *_figures(f"{size} back over HTTP", back)]
 
 
-def _figures(what: str, ended: dict[str, tuple[Ended, Peak]]) -> list[Figure]:
-    command, server = ended["large"]
-    base = ended["small"][0].peak
-    grown = {"client": Peak(base, command.peak), "API server": server}
+def _figures(what: str, transfers: dict[str, Transfer]) -> list[Figure]:
+    small, large = transfers["small"], transfers["large"]
+    sides = {"client": (small.client, large.client), "API server": (large.before, large.server)}
     return [
         Figure(
-            f"{what} ({command.seconds:.1f} s): memory of the {who}",
+            f"{what} ({large.seconds:.1f} s): memory of the {side}",
             "grows by less than 200 MiB",
-            f"{peak.growth / (1 << 20):.0f} MiB",
-            reached=peak.growth < _LIMIT,
-            runs=f"from {peak.before / (1 << 20):.0f} to {peak.most / (1 << 20):.0f} MiB",
+            f"{(most - before) / (1 << 20):.0f} MiB",
+            reached=most - before < _LIMIT,
+            runs=f"from {before / (1 << 20):.0f} to {most / (1 << 20):.0f} MiB",
         )
-        for who, peak in grown.items()
+        for side, (before, most) in sides.items()
     ]
 
 
-@contextmanager
-def watched(process: psutil.Process) -> Iterator[Peak]:
-    """Let the kernel count the process' peak of resident memory anew, and read it after the body."""
-    Path(f"/proc/{process.pid}/clear_refs").write_text("5")
-    rss = process.memory_info().rss
-    peak = Peak(rss, rss)
-    yield peak
-    for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            peak.most = int(line.split()[1]) * 1024
+def _transfer(home: Home, api: psutil.Process, *arguments: str | Path) -> Transfer:
+    """Run a command that moves bytes over HTTP, and read from the kernel the most that both sides had."""
+    Path(f"/proc/{api.pid}/clear_refs").write_text("5")  # count the peak anew
+    before, client = api.memory_info().rss, 0
+
+    def watch(pid: int) -> None:
+        nonlocal client
+        client = _peak(pid) or client
+
+    env = {**home.env, "KAOS_TRANSFER": "http"}
+    seconds = run([KAOS, *arguments], env=env, watch=watch).seconds
+    return Transfer(seconds, client, before, _peak(api.pid))
+
+
+def _peak(pid: int) -> int:
+    """Return the peak of a process' resident memory in bytes, 0 once it has gone."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -21,7 +21,14 @@ _COLUMNS = ("what", "goal", "figure", "peer", "ratio", "reached")
 def table(figures: Sequence[Figure]) -> str:
     """Return the figures as a Markdown table."""
     rows = [
-        (one.what, one.goal, one.figure, one.peer, one.ratio, {True: "yes", False: "**no**", None: ""}[one.reached])
+        (
+            one.what,
+            one.goal,
+            one.figure,
+            one.peer,
+            one.ratio,
+            {True: "yes", False: "**no**", None: ""}[one.reached],
+        )
         for one in figures
     ]
     lines = [_COLUMNS, tuple("---" for _ in _COLUMNS), *rows]
@@ -38,7 +45,9 @@ def document(figures: Sequence[Figure], busy: float) -> str:
     if missed:
         parts.append("## What stands in the way")
         for one in missed:
-            parts.append(f"### {one.what}\n\n{one.figure}; the goal is {one.goal}.\n\n{_block(one.why)}".rstrip())
+            parts.append(
+                f"### {one.what}\n\n{one.figure}; the goal is {one.goal}.\n\n{_block(one.why)}".rstrip()
+            )
     notes = [one for one in figures if one.reached and one.why]
     if notes:
         parts.append("## Where the time goes")
@@ -71,23 +80,23 @@ def _cpu() -> str:
 
 _HEADER = """# Benchmarks
 
-`make bench` measures kaos beside its peers and writes this page; `python -m bench --quick` is a trial with small
-sizes, `python -m bench latency` one part of it (see `python -m bench --help`). It starts a server of its own in a temporary directory,
-needs 25 GB of disk there, takes about a quarter of an hour and wants the machine for itself."""
+`make bench` measures kaos beside its peers and writes this page. `python -m bench --quick` tries it with
+small sizes, `python -m bench latency` does one part (see `--help`). It starts a server of its own in a
+temporary directory, needs 25 GB of disk there and 20 minutes, and wants the machine for itself."""
 
 _HOW = """## How it is measured
 
-- Whole commands, from before the process starts until it is gone, by the wall clock. Peers run in turn with kaos
-  (A B A B) on the same files; figures are medians, where nothing else is said. What was written is on disk before
-  the next run starts.
-- *Same machine* is the default for `kaos up`: the client writes straight into the server's store. *Over HTTP* is the same
-  server with `KAOS_TRANSFER=http` in the client's environment, as from another machine.
-- `dvc` is the newest of PyPI in a virtual environment of its own, with an empty cache before every first `dvc add`.
-- Laying data out is the call that the tasks make (`SharedCheckouts.get`). The first run hard-links verified files,
-  the later ones check that nothing has changed them since.
-- *What two cores hash* is two processes with half of the file each, `cp` the copy to a new file on the same disk.
-- Latency is from before the start of `kaos train deploy` until the script's own clock in its first line. Beside it is a DAG of the
-  same shape whose tasks do nothing, triggered by one request to Airflow's REST API, until the mapped task's
-  function runs.
-- Memory is the peak of the resident set, of the client beyond that of the same command on a small bundle, of the API
-  server beyond what it had before."""
+- Whole commands, from before the process starts until it is gone, by the wall clock. Peers run in turn with
+  kaos (A B A B) on the same files; figures are medians where nothing else is said. What was written is on
+  disk before the next run starts.
+- *Same machine* is the default for `kaos up`: the client writes straight into the server's store. *Over HTTP*
+  is the same server with `KAOS_TRANSFER=http` in the client's environment, as from another machine.
+- `dvc` is the newest of PyPI in an environment of its own, its cache empty before every first `dvc add`.
+- Laying data out is the call that the tasks make (`SharedCheckouts.get`). The first run hard-links verified
+  files, later ones check that nothing has changed them since.
+- *What two cores hash* is two processes with half of the file each, *cp* a copy on the same disk.
+- Latency is from before the start of `kaos train deploy` until the script's own clock in its first line.
+  Beside it is a DAG of the same shape whose tasks do nothing, triggered by one request to Airflow's REST API,
+  until the mapped task's function runs.
+- Memory is the peak of the resident set: of the client beyond that of the same command on a small bundle, of
+  the API server beyond what it had before."""

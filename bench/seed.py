@@ -33,7 +33,7 @@ def main(store: Path, name: str, count: int) -> None:
         for kind in ("source", "data")
     }
     begin = datetime.now(UTC) - timedelta(minutes=count + 60)
-    rows = []
+    rows: list[dict[str, object]] = []
     for number in range(count):
         submitted = begin + timedelta(minutes=number)
         job = _job_id(submitted)
@@ -58,7 +58,9 @@ def main(store: Path, name: str, count: int) -> None:
         rows.append(_row(dag, job, digest, state, submitted, ended))
     with create_session() as session:
         version = session.scalar(select(DagVersion.id).where(DagVersion.dag_id == dag).limit(1))
-        session.execute(insert(DagRun), [{**row, "created_dag_version_id": version} for row in rows])
+        session.execute(
+            insert(DagRun.__table__), [{**row, "created_dag_version_id": version} for row in rows]
+        )
 
 
 def _job_id(moment: datetime) -> str:

@@ -22,7 +22,13 @@ from datetime import UTC, datetime
 
 from kaos.bundle import Tree
 from kaos.digest import SHORT, matching, shortest_prefix
-from kaos.errors import AlreadyExistsError, ConflictError, InvalidInputError, UnknownNameError
+from kaos.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    CorruptObjectError,
+    InvalidInputError,
+    UnknownNameError,
+)
 from kaos.job import BundlePin, Definition, Inputs, JobDocument, JobOutcome
 from kaos.lineage import TrialRecord
 from kaos.model import ModelRecord, model_id, model_identity
@@ -130,6 +136,13 @@ class WorkspaceCatalog:
         """Return the committed bundle with this full digest, or None."""
         ref = self.store.refs.get(f"{self._at}/bundles/{kind}/{digest}")
         return Bundle.parse(ref.value) if ref else None
+
+    def is_complete(self, digest: str) -> bool:
+        """Tell whether everything that a tree of the workspace names is in the store."""
+        try:
+            return not self.store.objects.missing(self.tree(digest).objects)
+        except (CorruptObjectError, UnknownNameError):
+            return False
 
     def bundle_digests(self) -> list[str]:
         """Return the digests of all bundles of the workspace."""

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from kaos.errors import InvalidResourceError
 from kaos.value import Value
@@ -54,9 +54,9 @@ class Resources(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cpu: float | None = None
-    memory: int | None = None
-    gpu: int | None = None
+    cpu: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    memory: int | None = Field(default=None, gt=0)
+    gpu: int | None = Field(default=None, ge=0)
 
     @classmethod
     def parse(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kaos import __version__
 from kaos.catalog import Catalog
 from kaos.errors import UnknownNameError
-from kaos.job import TRAIN, BundlePin, JobDocument, Stage, new_job_id
+from kaos.job import TRAIN, BundlePin, Definition, JobDocument, Stage, new_job_id
 from kaos.lineage import IngestRecord, small
 from kaos.names import bundle_name
 from kaos.resources import Resources
@@ -39,7 +39,9 @@ class BundleIngestOperator(KaosOperator):
     :param workspace: the workspace of the new job, made if it is not there (templated)
     :param source: directory of the source bundle on the worker (templated)
     :param data: directory of the data bundle on the worker (templated)
-    :param resources: what the job may use
+    :param cpu: cores that the job may use, as in `kaos train deploy`
+    :param memory: its memory, such as ``2Gi``
+    :param gpu: its GPUs
     """
 
     template_fields: Sequence[str] = ("job", "workspace", "source", "data")
@@ -51,14 +53,19 @@ class BundleIngestOperator(KaosOperator):
         workspace: str | None = None,
         source: str | None = None,
         data: str | None = None,
-        resources: dict[str, Any] | None = None,
+        cpu: float | None = None,
+        memory: str | None = None,
+        gpu: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.workspace = workspace
         self.source = source
         self.data = data
-        self.resources = resources
+        # Not `resources`: Airflow's operators have one of that name, of another shape.
+        self.cpu = cpu
+        self.memory = memory
+        self.gpu = gpu
 
     def open(self, context: Context) -> tuple[JobDocument, WorkspaceCatalog]:
         """Return the job that was given, or make one of the directories."""
@@ -70,6 +77,7 @@ class BundleIngestOperator(KaosOperator):
             workspace = catalog.workspace(self.workspace)
         except UnknownNameError:
             workspace = catalog.create_workspace(self.workspace, owner)
+            workspace.set_definition(Definition(workspace=self.workspace))  # for `kaos train deploy`
         document = JobDocument(
             job_id=new_job_id(),
             workspace=self.workspace,
@@ -78,7 +86,7 @@ class BundleIngestOperator(KaosOperator):
             run_id=context["ti"].run_id,
             source=self._take("source", self.source, workspace, owner),
             data=self._take("data", self.data, workspace, owner),
-            resources=Resources(**(self.resources or {})),
+            resources=Resources.parse(self.cpu, self.memory, self.gpu),
             runtime=runtimes()[0],
             author=owner,
             submitted_at=datetime.now(UTC),

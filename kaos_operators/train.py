@@ -66,12 +66,23 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         trial = Trial.model_validate(self.trial)
         get_current_context()["trial_name"] = trial.name  # type: ignore[typeddict-unknown-key]
         self._document, self._workspace, self._trial = document, workspace, trial
-        self.execute_resumable(context)
-        record = self._record(runtime().observe(self._handle))
-        workspace.set_trial(document.job_id, record)
+        record = self._recorded() or self._run(context)
         if not record.succeeded:
             raise TrainingFailedError(f"{trial.name}: {record.reason}.")
         return small(record)
+
+    def _recorded(self) -> TrialRecord | None:
+        """Return the record of an earlier try that got to its end and died before Airflow knew."""
+        records = self._workspace.trials(self._document.job_id)
+        return next((one for one in records if one.index == self._trial.index and one.succeeded), None)
+
+    def _run(self, context: Context) -> TrialRecord:
+        self.execute_resumable(context)
+        record = self._record(runtime().observe(self._handle))
+        self._workspace.set_trial(self._document.job_id, record)
+        if record.succeeded:
+            shutil.rmtree(self._run_directory, ignore_errors=True)
+        return record
 
     # -- what ResumableJobMixin asks for -----------------------------------------------------------------
 
@@ -79,6 +90,11 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         """Lay out code, data and parameters, and start the script."""
         document, workspace, run = self._document, self._workspace, self._run_directory
         objects = workspace.store.objects
+        # A worker that died right after the launch could not tell Airflow of it.
+        before = runtime().find(run / "run")
+        if before is not None and runtime().observe(before).state is RunState.RUNNING:
+            self._handle = before
+            return before
         build = BuildRecord.model_validate(self.environment)
         # Built on another worker, the environment is made here from the same lock; else it is there already.
         spec = environment_spec(workspace, document)
@@ -108,15 +124,16 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
     def get_job_status(self, external_id: Any, context: Context) -> str:
         """Return the state of the run that an earlier try started."""
         self._handle = str(external_id)
-        return str(runtime().observe(self._handle).state)
+        status = runtime().observe(self._handle)
+        return "terminated" if status.terminated else str(status.state)
 
     def is_job_active(self, status: str) -> bool:
         """Tell whether there is a run to go on following."""
         return status == RunState.RUNNING
 
     def is_job_succeeded(self, status: str) -> bool:
-        """Tell whether the run ended well while nobody looked."""
-        return status == RunState.SUCCEEDED
+        """Tell whether the run got to its end while nobody looked; an error of the script is final too."""
+        return status in (RunState.SUCCEEDED, RunState.FAILED)
 
     def poll_until_complete(self, external_id: Any, context: Context) -> None:
         """Pass the script's lines on as they come, until it ends."""
@@ -163,8 +180,16 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
             self.log.info(
                 "Model %s: %d files, %d bytes", model.digest[:12], len(list(model.files)), model.size
             )
-            shutil.rmtree(run, ignore_errors=True)
         return record
+
+
+def runs_here(job_id: str) -> bool:
+    """Tell whether a script of the job runs on this machine; its task takes a moment to end it."""
+    for run in (work_directory() / "runs" / job_id).glob("*/run"):
+        handle = runtime().find(run)
+        if handle is not None and runtime().observe(handle).state is RunState.RUNNING:
+            return True
+    return False
 
 
 def _whole_log(handle: str) -> Any:

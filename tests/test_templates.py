@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import kaos_templates
 import pytest
 import uv
 
+import kaos_templates
 from kaos.errors import AlreadyExistsError, UnknownNameError
 
 NAMES = [template.name for template in kaos_templates.TEMPLATES]

@@ -121,7 +121,14 @@ class Client:
         return self._call(kind, "GET", path, query=query)
 
     def _call(self, kind: type[V], method: str, path: str, **options: Any) -> V:
-        return kind.parse(self.connection.call(method, f"/kaos/api/v1{path}", **options).data)
+        answer = self.connection.call(method, f"/kaos/api/v1{path}", **options).data
+        try:
+            return kind.parse(answer)
+        except InvalidInputError as error:  # an Airflow without kaos answers everything with its own page
+            raise ServerUnreachableError(
+                f"{self.connection.url} did not answer as kaos does: {error.message}",
+                "Does that Airflow have kaos, and of this version?",
+            ) from error
 
 
 class Workspaces(Client):

@@ -61,8 +61,14 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Train, trace and reproduce machine learning models on Apache Airflow.
 
-    A first session: kaos up, kaos init, kaos workspace create -n mnist, kaos template get --name mnist,
-    kaos train deploy -s templates/mnist/model-train -d templates/mnist/data.
+    \b
+    A first session:
+        kaos up
+        kaos init
+        kaos workspace create -n mnist
+        kaos template get --name mnist
+        kaos train deploy -s templates/mnist/model-train -d templates/mnist/data --wait
+        kaos train list
     """
 
 
@@ -84,4 +90,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:  # a full disk, a directory that may not be written
+        click.echo(f"Error: {error.filename or 'kaos'}: {error.strerror or error}.", err=True)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -95,5 +95,6 @@ OutputOption = click.option(
     "--output",
     type=click.Choice(["table", "json"]),
     default="table",
+    show_default=True,
     help="As a table, or as JSON for programs.",
 )

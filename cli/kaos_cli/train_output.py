@@ -74,7 +74,7 @@ def jobs_json(jobs: Sequence[JobRow]) -> list[dict[str, Any]]:
     return [
         {
             "ind": index,
-            "duration": show_seconds(job.duration),
+            "duration": None if job.duration is None else round(job.duration),
             "hyperopt": job.hyperopt,
             "job_id": job.job_id,
             "started": show_time(job.started),

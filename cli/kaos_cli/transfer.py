@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from kaos.bundle import File, Tree
-from kaos.errors import CorruptObjectError, ServerUnreachableError
+from kaos.errors import CorruptObjectError, InvalidInputError, ServerUnreachableError
 from kaos.schema.bundle import BundleKind, CommittedBundle
 from kaos.source import check_source
 from kaos.store import FileObjects, open_file_store
@@ -139,18 +139,29 @@ def download(
         make_directories(tree, scratch)
         files = sorted(tree.files, key=lambda file: file.digest)
         places = {key: list(group) for key, group in groupby(files, key=lambda file: file.digest)}
-        for packed in read_pack(client.download_pack(digest, list(places)) if places else iter([bytes(40)])):
-            _write(packed, places.pop(packed.digest), scratch, progress)
+        try:
+            for packed in read_pack(
+                client.download_pack(digest, list(places)) if places else iter([bytes(40)])
+            ):
+                _write(packed, places[packed.digest], scratch, progress)
+                del places[packed.digest]
+        except InvalidInputError:  # they come in the order that was asked for
+            raise _left_out(places) from None
         if places:
-            raise CorruptObjectError(
-                f"The server left out {next(iter(places.values()))[0].path}.", "Try again."
-            )
+            raise _left_out(places)
         make_links(tree, scratch)
         scratch.rename(destination)
     finally:
         if scratch.exists():
             shutil.rmtree(scratch)
     return tree
+
+
+def _left_out(places: Mapping[str, list[File]]) -> CorruptObjectError:
+    path = next(iter(places.values()))[0].path if places else "the end"
+    return CorruptObjectError(
+        f"{path}: the server did not send it whole.", "Is its store damaged? Look: kaos bundle verify"
+    )
 
 
 def _write(packed: Packed, files: list[File], scratch: Path, progress: Progress) -> None:

@@ -136,6 +136,10 @@ class Runtime(ABC):
         """Start a run and return its handle; of a run that is alive, return the handle and start nothing."""
 
     @abstractmethod
+    def find(self, directory: Path) -> str | None:
+        """Return the handle of the run that was last launched in a directory, or None."""
+
+    @abstractmethod
     def observe(self, handle: str) -> RunStatus:
         """Return how the run is now."""
 

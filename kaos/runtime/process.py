@@ -55,6 +55,11 @@ class ProcessRuntime(Runtime):
             _start(handle, lock)
         return handle.encode().decode()
 
+    def find(self, directory: Path) -> str | None:
+        """Return the handle of the run that was last launched in a directory, or None."""
+        order = read(directory / wrapper.LAUNCH)
+        return Handle(directory=directory, key=order["key"]).encode().decode() if order else None
+
     def observe(self, handle: str) -> RunStatus:
         """Return how the run is now; `lost` if its processes are gone and nobody kept its end."""
         return observe(Handle.parse(handle))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from kaos.errors import InvalidInputError
+from kaos.errors import CorruptObjectError, InvalidInputError
 from kaos.store.base import CHUNK
 
 _HEADER = 40
@@ -25,20 +25,27 @@ class Packed:
 
 
 def write_pack(objects: Iterable[Packed]) -> Iterator[bytes]:
-    """Yield the stream of `objects`, small pieces put together."""
+    """Yield the stream of `objects`, small pieces put together.
+
+    :raises CorruptObjectError: an object is damaged; all before it were yielded
+    """
     buffer = bytearray()
-    for packed in objects:
-        buffer += bytes.fromhex(packed.digest) + packed.size.to_bytes(8, "big")
-        for chunk in packed.chunks:
-            if len(chunk) < CHUNK // 4:
-                buffer += chunk
-            else:
-                yield bytes(buffer)
-                buffer.clear()
-                yield chunk
-            if len(buffer) >= CHUNK:
-                yield bytes(buffer)
-                buffer.clear()
+    try:
+        for packed in objects:
+            buffer += bytes.fromhex(packed.digest) + packed.size.to_bytes(8, "big")
+            for chunk in packed.chunks:
+                if len(chunk) < CHUNK // 4:
+                    buffer += chunk
+                else:
+                    yield bytes(buffer)
+                    buffer.clear()
+                    yield chunk
+                if len(buffer) >= CHUNK:
+                    yield bytes(buffer)
+                    buffer.clear()
+    except CorruptObjectError:
+        yield bytes(buffer)
+        raise
     buffer += _END
     yield bytes(buffer)
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from kaos.bundle import Tree
@@ -72,8 +73,8 @@ class DirectTarget(Target):
 
     def digester(self, path: Path) -> str:
         """Store a file while it is read, and return its digest."""
-        with path.open("rb", buffering=0) as file:
-            return self._objects.add(iter(lambda: file.read(CHUNK), b""))[0]
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (10,000 of these a deploy)
+            return self._objects.add(iter(partial(file.read, CHUNK), b""))[0]
 
     def send(self, files: list[LocalFile], progress: Progress) -> None:
         """Copy the files into the store, several at a time."""

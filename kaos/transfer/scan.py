@@ -165,7 +165,7 @@ def _entries(root: Path, below: str, ignored: Ignored, problems: list[str]) -> I
             stat = child.stat(follow_symlinks=False)
             if not modes.S_ISREG(stat.st_mode):
                 problems.append(f"{path}: {_kind(stat.st_mode)}, not a file")
-            elif not os.access(child.path, os.R_OK):
+            elif stat.st_mode & 0o444 != 0o444 and not os.access(child.path, os.R_OK):
                 problems.append(f"{path}: this file cannot be read")
             else:
                 yield Found(path, stat)
@@ -198,13 +198,15 @@ def scan(
     read = digester or digest_file
     entries: list[Entry] = list(walked.others)
     to_read: list[Found] = []
+    known = 0
     for found in walked.files:
         digest = cache.digest(found.path, found.stat) if cache else None
         if digest is None:
             to_read.append(found)
         else:
             entries.append(_file(found, digest))
-            progress(found.stat.st_size)
+            known += found.stat.st_size
+    progress(known)
 
     def read_batch(batch: list[Found]) -> list[str]:
         digests = []

@@ -24,9 +24,9 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.log.log_reader import TaskLogReader
 from airflow.utils.session import create_session
-from airflow.utils.state import DagRunState, TaskInstanceState
+from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import joinedload
 
 from kaos.errors import KaosError
@@ -211,15 +211,6 @@ def fail_run(dag_id: str, run_id: str, db: Session) -> None:
     else:
         set_dag_run_state_to_failed(dag=dag, run_id=run_id, commit=True, session=db)
     db.commit()
-
-
-def active_tasks(dag_id: str, db: Session) -> int:
-    """Return how many tasks of a DAG are running or about to."""
-    query = select(func.count()).where(
-        TaskInstance.dag_id == dag_id,
-        TaskInstance.state.in_([TaskInstanceState.RUNNING, TaskInstanceState.QUEUED]),
-    )
-    return db.scalar(query) or 0
 
 
 def active_runs(dag_id: str, db: Session) -> list[str]:

@@ -32,12 +32,14 @@ def create_app() -> FastAPI:
         title="kaos",
         version=__version__,
         description="Reproducible machine learning on Apache Airflow",
+        servers=[{"url": "/kaos"}],
         # These would be open to everybody; `/api/v1/openapi.json` asks who it is.
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         lifespan=_lifespan,
         dependencies=[signed_in],
+        responses={"4XX": {"model": ErrorBody, "description": "What was wrong, and what to do now"}},
     )
     app.include_router(api_router)
     app.include_router(ui_router)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from e2e.harness import Kaos, Server, free_port
 
 
@@ -20,12 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start a server in a new home, and leave nothing of it."""
-    import json as _j, os as _o  # TEMPORARY
-    if reuse := _o.environ.get("KAOS_E2E_REUSE"):
-        from urllib.parse import urlsplit
-        port = urlsplit(_j.loads((Path(reuse) / "server.json").read_text())["url"]).port
-        yield Server(Kaos(Path(reuse), Path(reuse).parent, {"HOME": str(Path(reuse).parent)}), port)
-        return
     root = tmp_path_factory.mktemp("e2e")
     port = free_port()
     owner = Kaos(root / ".kaos", root, {"HOME": str(root)})

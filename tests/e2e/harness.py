@@ -59,9 +59,14 @@ class Kaos:
         )
 
     def run(
-        self, *arguments: str | Path, code: int = 0, stdin: str = "", seconds: float = 120, **variables: str
+        self,
+        *arguments: str | Path,
+        code: int | None = 0,
+        stdin: str = "",
+        seconds: float = 120,
+        **variables: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, which must have the exit code; none may ever show a traceback."""
+        """Run a command to its end, which must have the exit code (None: any) and show no traceback."""
         with self.start(*arguments, **variables) as process:
             try:
                 out, err = process.communicate(stdin, timeout=seconds)
@@ -69,7 +74,7 @@ class Kaos:
                 process.kill()
                 raise
         result = subprocess.CompletedProcess(arguments, process.returncode, out, err)
-        assert result.returncode == code, f"{arguments}: {result.returncode}\n{out}\n{err}"
+        assert code in (None, result.returncode), f"{arguments}: {result.returncode}\n{out}\n{err}"
         assert "Traceback" not in err, err
         return result
 
@@ -93,6 +98,13 @@ class Kaos:
     def ended(self, job_id: str, seconds: float = 90) -> Any:
         """Return what ``train info`` says of a job once it has ended."""
         return until(lambda: ended(self.info(job_id)), seconds, f"the end of job {job_id}")
+
+    def damage(self, workspace: str) -> list[str]:
+        """Return what ``bundle verify`` says of a workspace, or of objects that are nobody's."""
+        result = self.run("bundle", "verify", code=None)
+        assert result.returncode == (6 if result.stdout else 0), result
+        lines = result.stdout.splitlines()
+        return [line for line in lines if f"workspace {workspace}" in line or line.startswith("object ")]
 
     def log(self, job_id: str) -> list[str]:
         """Return the lines of a job's script."""

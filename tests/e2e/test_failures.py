@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+
 from e2e.harness import DOCKERFILE, TRAIN, Kaos, until, write_data, write_source
 
 
@@ -49,8 +50,8 @@ def test_a_script_that_is_killed_says_by_what(kaos: Kaos, tmp_path: Path):
 def test_a_script_without_its_executable_bit_is_told_to_chmod(kaos: Kaos, tmp_path: Path):
     source = write_source(tmp_path / "s", TRAIN)
     (source / "mnist" / "model" / "train").chmod(0o644)
-    result = kaos.run("train", "deploy", "-s", source, "-d", write_data(tmp_path / "d"), "--wait", code=None)
-    assert "chmod +x" in result.stderr
+    result = kaos.run("train", "deploy", "-s", source, "-d", write_data(tmp_path / "d"), "--wait", code=1)
+    assert "./train is not executable: run `chmod +x` on it and deploy again" in result.stderr
 
 
 def test_a_missing_interpreter_is_named(kaos: Kaos, tmp_path: Path):
@@ -59,14 +60,19 @@ def test_a_missing_interpreter_is_named(kaos: Kaos, tmp_path: Path):
 
 
 def test_a_typo_in_the_requirements_is_in_the_build_log(kaos: Kaos, tmp_path: Path):
-    dockerfile = f"{DOCKERFILE}COPY requirements.txt /opt/\nRUN pip install -r /opt/requirements.txt\nWORKDIR /opt/p\nCOPY . /opt/p/\n"
-    source = write_source(tmp_path / "s", TRAIN, requirements="scikit-laern-typo==0.0\n", dockerfile=dockerfile)
+    lines = ("WORKDIR /opt/p", "COPY . /opt/p/", "RUN pip install -r requirements.txt")
+    dockerfile = "\n".join([DOCKERFILE, *lines])
+    source = write_source(
+        tmp_path / "s", TRAIN, requirements="scikit-laern-typo==0.0\n", dockerfile=dockerfile
+    )
     told, info = fail(kaos, source)
     assert info["stage"] == "TRAINING"  # ended jobs are listed there
     assert "scikit-laern-typo" in info["reason"]
     assert "scikit-laern-typo" in told
     log = kaos.run("train", "build-logs", "-j", info["job_id"]).stdout
-    assert re.search("scikit-laern-typo.*not found in the package registry|no versions? of scikit-laern-typo", log)
+    assert re.search(
+        "scikit-laern-typo.*not found in the package registry|no versions? of scikit-laern-typo", log
+    )
     assert kaos.run("train", "logs", "-j", info["job_id"]).stdout == ""
 
 
@@ -80,7 +86,9 @@ def test_a_dockerfile_beyond_the_subset_names_line_and_runtime(kaos: Kaos, tmp_p
 
 
 def test_a_memory_limit_that_is_hit_is_the_reason(kaos: Kaos, tmp_path: Path):
-    source = write_source(tmp_path / "s", "print('filling')\nhoard = bytearray(600 << 20)\nprint(len(hoard))\n")
+    source = write_source(
+        tmp_path / "s", "print('filling')\nhoard = bytearray(600 << 20)\nprint(len(hoard))\n"
+    )
     _, info = fail(kaos, source, "--memory", "256Mi")
     assert "out of memory: limit 256Mi" in info["reason"]
     assert info["limits"].startswith("memory 256Mi by ")
@@ -120,6 +128,8 @@ import subprocess
 child = subprocess.Popen(["sleep", "300"], start_new_session=True)
 print(child.pid, flush=True)
 """
-    job_id = kaos.deploy_and_wait("-s", write_source(tmp_path / "s", script), "-d", write_data(tmp_path / "d"))
+    job_id = kaos.deploy_and_wait(
+        "-s", write_source(tmp_path / "s", script), "-d", write_data(tmp_path / "d")
+    )
     pid = int(kaos.log(job_id)[0])
     until(lambda: not psutil.pid_exists(pid), 5, "the end of what the script left")

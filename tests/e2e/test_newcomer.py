@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from e2e.harness import Kaos, Server, tree_of
 
 DEPLOY = ("train", "deploy", "-s", "templates/mnist/model-train", "-d", "templates/mnist/data")
@@ -29,7 +30,9 @@ class Session:
 
     def bundles(self) -> tuple[str, str]:
         """Return the two bundles as the deploy named them."""
-        source, data = re.findall(r" ✔ Setting (?:source|data) bundle: (/\S+:[0-9a-f]{5,})\n", self.deploy.stderr)
+        source, data = re.findall(
+            r" ✔ Setting (?:source|data) bundle: (/\S+:[0-9a-f]{5,})\n", self.deploy.stderr
+        )
         return source, data
 
 
@@ -110,7 +113,9 @@ def test_info_shows_what_made_the_model(session: Session):
     assert "    Page count: 1\n    Page ID: 0\n" in out
     for metric in ("accuracy_train", "accuracy_validation", "accuracy_test", "metrics_test"):
         assert f"'{metric}'" in out
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if "|" in line]
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines() if "|" in line
+    ]
     assert cells[0] == ["ind", "Code", "Data", "Model ID", "Hyperparams"]
     short = f"{source[-5:]}_{data[-5:]}"
     assert cells[1][0] == "0"
@@ -172,7 +177,10 @@ def test_get_writes_the_trees_of_the_reference(session: Session):
     templates = session.user.directory / "templates" / "mnist"
     assert tree_of(session.top / "code" / source) == tree_of(templates / "model-train" / "mnist")
     assert tree_of(session.top / "data" / data) == tree_of(templates / "data" / "features")
-    assert f"Extracting train bundle: /mnist/{session.job_id}\nExtracting train bundle: {BAR}\n" == session.get.stderr
+    assert (
+        f"Extracting train bundle: /mnist/{session.job_id}\nExtracting train bundle: {BAR}\n"
+        == session.get.stderr
+    )
 
 
 def test_get_writes_over_nothing_unless_told(session: Session):

@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
+
 from e2e.harness import TRAIN, Kaos, Server, write_data, write_source
 
 HOSTILE = [
@@ -98,7 +99,9 @@ def test_the_beginning_of_a_jobs_id_will_do(kaos: Kaos, tmp_path: Path):
     assert kaos.info(job_id[:12])["job_id"] == job_id
     near = job_id[:-1] + ("0" if job_id[-1] != "0" else "1")
     assert f"Did you mean {job_id}?" in kaos.run("train", "info", "-j", near, code=3).stderr
-    kaos.run("train", "info", "-j", "", code=3)
+    for strange in ("", "..", "a/b", "%2e%2e", "' OR 1=1", "nonsense"):
+        told = kaos.run("train", "info", "-j", strange, code=3).stderr
+        assert told == f"Error: There is no job {strange!r}.\nSee kaos train list.\n"
 
 
 def test_commands_and_templates_that_are_nearly_there_are_suggested(kaos: Kaos):

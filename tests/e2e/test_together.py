@@ -54,7 +54,9 @@ def test_two_who_deploy_at_once_never_get_halves_of_each_others_jobs(
 
 
 def test_a_deploy_of_one_half_takes_the_other_half_from_the_workspace(kaos: Kaos, tmp_path: Path):
-    source = write_source(tmp_path / "s", f"{TRAIN}\nprint(next(Path(os.environ['KAOS_DATA']).iterdir()).read_text())")
+    source = write_source(
+        tmp_path / "s", f"{TRAIN}\nprint(next(Path(os.environ['KAOS_DATA']).iterdir()).read_text())"
+    )
     first = kaos.json("train", "deploy", "-s", source, "-d", write_data(tmp_path / "one", "one"))
     second = kaos.json("train", "deploy", "-d", write_data(tmp_path / "two", "two"))
     assert first["source_digest"] == second["source_digest"]

@@ -22,7 +22,9 @@ def bundle() -> None:
 def digest(directory: Path, tree: bool) -> None:
     """Print the full digest of the bundle in DIRECTORY; needs no server.
 
-    Example: kaos bundle digest templates/mnist/data
+    \b
+    Example:
+        kaos bundle digest templates/mnist/data
     """
     scanned = scan(walk(directory))
     for warning in scanned.warnings:
@@ -34,7 +36,9 @@ def digest(directory: Path, tree: bool) -> None:
 def verify() -> None:
     """Read every object of the server's store, and name what is damaged.
 
-    Example: kaos bundle verify
+    \b
+    Example:
+        kaos bundle verify
     """
     from kaos_cli.client import connect
     from kaos_cli.config import load_config
@@ -43,8 +47,10 @@ def verify() -> None:
     for problem in report.damaged:
         click.echo(problem)
     if report.damaged:
+        number = len(report.damaged)
         raise CorruptObjectError(
-            f"{len(report.damaged)} files are damaged or missing ({report.checked} objects read).",
+            f"{number} file{' is' if number == 1 else 's are'} damaged or missing "
+            f"({report.checked} objects read).",
             "Deploy the directories that have them again: what is missing is sent.",
         )
     done(f"{report.checked} objects, all as their digests say")

@@ -24,7 +24,9 @@ def init(endpoint: str | None, token: str | None, force: bool) -> None:
     Asks for user and password, unless the server is your own `kaos up`. The token is kept in a file that only
     you can read.
 
-    Example: kaos init -e http://127.0.0.1:8080
+    \b
+    Example:
+        kaos init -e http://127.0.0.1:8080
     """
     local = read_local_server()
     if endpoint is None and local is None:

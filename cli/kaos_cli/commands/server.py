@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from kaos_cli.output import print_table
+from kaos_cli.output import OutputOption, print_table
 
 
 @click.command()
@@ -83,7 +83,7 @@ def down(purge: bool, yes: bool) -> None:
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@OutputOption
 def status(output: str) -> None:
     """Show the processes of the local server.
 
@@ -210,7 +210,7 @@ def create(name: str, role: str) -> None:
 
 
 @user.command("list")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@OutputOption
 def list_users(output: str) -> None:
     """List those who may log in, with their roles.
 

@@ -20,7 +20,9 @@ def template() -> None:
 def list_templates(output: str) -> None:
     """List the templates.
 
-    Example: kaos template list
+    \b
+    Example:
+        kaos template list
     """
     rows = [{"name": found.name, "summary": found.summary} for found in kaos_templates.TEMPLATES]
     if output == "json":
@@ -35,7 +37,9 @@ def list_templates(output: str) -> None:
 def get(name: str, force: bool) -> None:
     """Write a template to templates/NAME.
 
-    Example: kaos template get --name mnist
+    \b
+    Example:
+        kaos template get --name mnist
     """
     kaos_templates.copy(name, Path("templates") / kaos_templates.find(name).name, force=force)
     say(f"Successfully loaded {name} template")

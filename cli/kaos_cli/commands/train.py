@@ -44,15 +44,19 @@ def deploy(
     wait: bool,
     output: str,
 ) -> None:
-    """Submit code and data, and train. What is left out is taken from the workspace's current inputs.
+    """Submit code and data, and train.
 
-    Example: kaos train deploy -s templates/mnist/model-train -d templates/mnist/data
+    What is left out is taken from the workspace's current inputs.
+
+    \b
+    Example:
+        kaos train deploy -s templates/mnist/model-train -d templates/mnist/data
     """
     resources = Resources.parse(cpu, memory, gpu)
-    if source is None and data is None and resources == Resources():
-        say("Nothing new is submitted: this trains again on the current inputs.")
     client = _workspace(load_config())
     response = _submit(client, source, data, resources)
+    if source is None and data is None and response.job_id is not None:
+        say("Nothing new was submitted: this trains again on the current inputs.")
     if output == "json":
         print_json(train_output.deploy_json(response))
     else:
@@ -68,13 +72,20 @@ def deploy(
 
 @train.command("list")
 @click.option(
-    "-n", "--limit", type=click.IntRange(1, 10_000), default=30, show_default=True, help="Newest jobs."
+    "-n",
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=30,
+    show_default=True,
+    help="How many, the newest.",
 )
 @OutputOption
 def list_jobs(limit: int, output: str) -> None:
     """List the jobs of the workspace, the newest first.
 
-    Example: kaos train list
+    \b
+    Example:
+        kaos train list
     """
     config = load_config()
     client = _workspace(config)
@@ -89,20 +100,26 @@ def list_jobs(limit: int, output: str) -> None:
 
 @train.command()
 @JobOptions
-@click.option("-s", "--sort", help="Show this metric as Score, the best model first.")
+@click.option("-s", "--sort", help="Show this metric as Score, the highest first.")
 @click.option("--ascending", is_flag=True, help="The lowest score first.")
 @click.option("-p", "--page", type=click.IntRange(0), default=0, help="Page of ten models, from 0.")
 @OutputOption
 def info(
     ind: int | None, job_id: str | None, sort: str | None, ascending: bool, page: int, output: str
 ) -> None:
-    """Show a job: state, metrics, and its models with all that made them.
+    """Show a job: state, metrics, and what made its models.
 
-    Example: kaos train info -i 0
+    \b
+    Example:
+        kaos train info -i 0
     """
     config = load_config()
     client = _workspace(config)
     found = client.job(_job(config, client, ind, job_id), metric=sort, ascending=ascending, page=page)
+    if sort is not None and found.metrics and sort not in found.metrics:
+        raise UnknownNameError("metric", sort, found.metrics, f"This job has {', '.join(found.metrics)}.")
+    if page >= found.pages:
+        raise InvalidInputError(f"There is no page {page}.", f"The last one is -p {found.pages - 1}.")
     if output == "json":
         print_json(train_output.info_json(found))
     else:
@@ -115,7 +132,9 @@ def info(
 def logs(ind: int | None, job_id: str | None, follow: bool) -> None:
     """Print what the script printed.
 
-    Example: kaos train logs -i 0 --follow
+    \b
+    Example:
+        kaos train logs -i 0 --follow
     """
     config = load_config()
     client = _workspace(config)
@@ -128,7 +147,9 @@ def logs(ind: int | None, job_id: str | None, follow: bool) -> None:
 def build_logs(ind: int | None, job_id: str | None, follow: bool) -> None:
     """Print the log of the environment's build.
 
-    Example: kaos train build-logs -i 0
+    \b
+    Example:
+        kaos train build-logs -i 0
     """
     config = load_config()
     client = _workspace(config)
@@ -140,7 +161,9 @@ def build_logs(ind: int | None, job_id: str | None, follow: bool) -> None:
 def dag(ind: int | None, job_id: str | None) -> None:
     """Print the generated source that a job ran on.
 
-    Example: kaos train dag -i 0
+    \b
+    Example:
+        kaos train dag -i 0
     """
     config = load_config()
     client = _workspace(config)
@@ -157,15 +180,19 @@ def dag(ind: int | None, job_id: str | None) -> None:
     "--out-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
-    help="Where to write.",
+    help="Where to write; here by default.",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace what is there.")
 def get(
     ind: int | None, job_id: str | None, code: bool, data: bool, model: bool, out_dir: Path, force: bool
 ) -> None:
-    """Write code, data and models of a job to WORKSPACE/JOB_ID; all three unless you choose.
+    """Get code, data and models of a job back.
 
-    Example: kaos train get -i 0 -c -d -m
+    They are written to WORKSPACE/JOB_ID below the directory; all three unless you choose.
+
+    \b
+    Example:
+        kaos train get -i 0 -c -d -m
     """
     from kaos_cli.transfer import download
 

@@ -24,7 +24,9 @@ def workspace() -> None:
 def create(name: str) -> None:
     """Create a workspace, with its DAGs in Airflow, and set it.
 
-    Example: kaos workspace create -n mnist
+    \b
+    Example:
+        kaos workspace create -n mnist
     """
     config = load_config()
     connect(config).workspaces.create(name)
@@ -37,7 +39,9 @@ def create(name: str) -> None:
 def list_workspaces(output: str) -> None:
     """List the workspaces that you may see.
 
-    Example: kaos workspace list
+    \b
+    Example:
+        kaos workspace list
     """
     config = load_config()
     found = connect(config).workspaces.list().workspaces
@@ -46,6 +50,7 @@ def list_workspaces(output: str) -> None:
     if output == "json":
         print_json(rows)
     elif rows:
+        rows = [{**each, "current": "✔" if each["current"] else ""} for each in rows]
         print_table(list(rows[0]), [list(each.values()) for each in rows], title="WORKSPACES")
     else:
         say("There is no workspace yet. Create one: kaos workspace create -n NAME")
@@ -57,7 +62,9 @@ def list_workspaces(output: str) -> None:
 def set_workspace(name: str | None, ind: int | None) -> None:
     """Set the workspace that other commands work in.
 
-    Example: kaos workspace set -n mnist
+    \b
+    Example:
+        kaos workspace set -n mnist
     """
     config = load_config()
     if (name is None) == (ind is None):
@@ -74,7 +81,9 @@ def set_workspace(name: str | None, ind: int | None) -> None:
 def current() -> None:
     """Print the workspace that is set.
 
-    Example: kaos workspace current
+    \b
+    Example:
+        kaos workspace current
     """
     click.echo(current_workspace(load_config()))
 
@@ -85,23 +94,25 @@ def current() -> None:
 def info(name: str | None, output: str) -> None:
     """Show what is in a workspace.
 
-    Example: kaos workspace info
+    \b
+    Example:
+        kaos workspace info
     """
     config = load_config()
     found = connect(config).workspaces.get(name or current_workspace(config))
     if output == "json":
         print_json(found.model_dump(mode="json"))
         return
+    killed = found.workspace.killed_at is not None
     rows = [
-        ("name", found.workspace.name),
         ("created_at", show_time(found.workspace.created_at)),
         ("created_by", found.workspace.created_by),
-        ("dags", "\n".join(found.dags) or "none: the workspace was killed"),
+        ("dags", "\n".join(found.dags) or ("none: the workspace was killed" if killed else "none yet")),
         ("bundles", found.bundles),
         ("jobs", found.jobs),
         ("models", found.models),
     ]
-    print_table(["WORKSPACE", found.workspace.name], rows[1:])
+    print_table(["WORKSPACE", found.workspace.name], rows)
 
 
 @workspace.command()
@@ -111,29 +122,36 @@ def info(name: str | None, output: str) -> None:
 def kill(name: str | None, keep_models: bool, yes: bool) -> None:
     """Stop what runs in a workspace, remove its DAGs, and forget it.
 
-    Example: kaos workspace kill -n mnist --keep-models
+    \b
+    Example:
+        kaos workspace kill -n mnist --keep-models
     """
     config = load_config()
     chosen = name or current_workspace(config)
     workspaces = connect(config).workspaces
     found = workspaces.get(chosen)
     if not yes:
-        lost = "its models stay" if keep_models else f"its {found.models} models go too"
-        click.confirm(f"Kill workspace {chosen} with {found.jobs} jobs ({lost})?", abort=True, err=True)
+        lost = "its models stay" if keep_models else "its models go too"
+        has = f"{_count(found.jobs, 'job')} and {_count(found.models, 'model')}"
+        click.confirm(f"Kill workspace {chosen} with {has} ({lost})?", abort=True, err=True)
     killed = workspaces.kill(chosen, keep_models=keep_models)
     config = load_config()
     if config.workspace == chosen and not keep_models:
         save_config(config.model_copy(update={"workspace": None}))
-    stopped = f", {len(killed.stopped_jobs)} running jobs stopped" if killed.stopped_jobs else ""
-    kept = f", {killed.kept_models} models kept" if keep_models else ""
+    stopped = f", {_count(len(killed.stopped_jobs), 'running job')} stopped" if killed.stopped_jobs else ""
+    kept = f", {_count(killed.kept_models, 'model')} kept" if keep_models else ""
     say(f"Successfully killed {chosen} workspace{stopped}{kept}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _row(index: int, found: Workspace, config: Config) -> dict[str, object]:
     return {
         "ind": index,
         "name": found.name,
-        "current": "✔" if found.name == config.workspace else "",
+        "current": found.name == config.workspace,
         "created_at": show_time(found.created_at),
         "user": found.created_by,
         "state": "killed" if found.killed_at else "",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
@@ -11,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from kaos.bundle import Tree
 from kaos.catalog import WorkspaceCatalog
-from kaos.errors import InvalidInputError, UnknownNameError
+from kaos.errors import CorruptObjectError, InvalidInputError, UnknownNameError
 from kaos.schema.bundle import (
     Bundle,
     BundleKind,
@@ -22,7 +23,7 @@ from kaos.schema.bundle import (
     VerifyReport,
 )
 from kaos.source import check_source
-from kaos.store import Store
+from kaos.store import Objects, Store
 from kaos.store.base import CHUNK
 from kaos.store.verify import verify_store
 from kaos.transfer.pack import Packed, read_pack, write_pack
@@ -33,7 +34,7 @@ from kaos_plugin.streams import NO_COMPRESSION, body_blocks
 
 router = APIRouter(tags=["bundles"])
 
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 Digest = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="SHA-256, 64 hexadecimal characters")]
 _LARGEST_TREE = 256 << 20
 _PACK = {"requestBody": {"content": {"application/octet-stream": {}}, "required": True}}
@@ -52,7 +53,7 @@ async def upload_objects(workspace: Deployable, request: Request) -> UploadState
 
     def store() -> int:
         objects = workspace.store.objects
-        return sum(objects.write(packed.digest, packed.chunks) for packed in read_pack(body_blocks(request)))
+        return sum(_take(packed, objects) for packed in read_pack(body_blocks(request)))
 
     return UploadState(offset=await run_in_threadpool(store))
 
@@ -104,9 +105,9 @@ async def commit_bundle(
 
 @router.get("/workspaces/{workspace}/bundles/{kind}/{digest}")
 def get_bundle(workspace: Readable, kind: BundleKind, digest: Digest) -> CommittedBundle:
-    """Return a committed bundle."""
+    """Return a committed bundle, all of whose files are there."""
     bundle = workspace.bundle(kind, digest)
-    if bundle is None:
+    if bundle is None or not workspace.is_complete(digest):
         raise UnknownNameError(f"{kind} bundle", digest[:12])
     return _committed(workspace, bundle)
 
@@ -128,9 +129,14 @@ def download_objects(workspace: Readable, digest: Digest, body: ObjectsFetch) ->
         raise UnknownNameError("object in this tree", strange[0][:12])
     objects = workspace.store.objects
     packed = (Packed(wanted, sizes[wanted], objects.read(wanted)) for wanted in body.digests)
-    return StreamingResponse(
-        write_pack(packed), media_type="application/octet-stream", headers=NO_COMPRESSION
-    )
+
+    def stream() -> Iterator[bytes]:
+        try:
+            yield from write_pack(packed)
+        except CorruptObjectError as error:  # without its end mark the client knows what the pack lacks
+            log.error("%s", error)
+
+    return StreamingResponse(stream(), media_type="application/octet-stream", headers=NO_COMPRESSION)
 
 
 @router.post("/store/verify", status_code=status.HTTP_200_OK)
@@ -146,6 +152,16 @@ def _committed(workspace: WorkspaceCatalog, bundle: Bundle) -> CommittedBundle:
     return CommittedBundle(
         kind=bundle.kind, pin=bundle.pin, created_at=bundle.created_at, shown=workspace.shown(bundle.pin)
     )
+
+
+def _take(packed: Packed, objects: Objects) -> int:
+    try:
+        return objects.write(packed.digest, packed.chunks)
+    except CorruptObjectError:  # not ours: the client's
+        raise InvalidInputError(
+            f"What arrived is not the object {packed.digest[:12]}….",
+            "Deploy again when nothing writes to the file.",
+        ) from None
 
 
 def _uploads(user: User) -> PartialUploads:

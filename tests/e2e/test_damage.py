@@ -1,0 +1,89 @@
+"""Objects of the store that somebody changed: named, never trained on, and healed by the next deploy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from e2e.harness import TRAIN, Kaos, Server, write_data, write_source
+
+READS = f"{TRAIN}\nprint((Path(os.environ['KAOS_DATA']) / 'table.csv').read_text())"
+
+
+def damage(server: Server, content: str) -> Path:
+    """Change a stored file by one character; return its path."""
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    path = server.home / "store" / "objects" / digest[:2] / digest
+    assert path.read_text() == content
+    path.chmod(0o644)
+    path.write_text(f"X{content[1:]}")
+    path.chmod(0o444)
+    return path
+
+
+@pytest.mark.parametrize("found_by", ["verify", "job"])
+@pytest.mark.parametrize("way", ["direct", "http"])
+def test_a_changed_file_is_named_and_healed(
+    server: Server, kaos: Kaos, workspace: str, tmp_path: Path, found_by: str, way: str
+):
+    kaos.variables["KAOS_TRANSFER"] = way
+    content = f"the data of {workspace}"
+    source, data = write_source(tmp_path / "s", READS), write_data(tmp_path / "d", content)
+    job_id = kaos.deploy_and_wait("-s", source, "-d", data)
+    shown = kaos.info(job_id)["models"][0]["data"]
+    path = damage(server, content)
+    if found_by == "verify":
+        at = f"bundle {shown} of workspace {workspace}"
+        assert kaos.damage(workspace) == [f"{at}: table.csv is damaged"]
+        result = kaos.run("bundle", "verify", code=6)
+        assert f"{at}: table.csv is missing\n" in result.stdout
+        assert "damaged or missing" in result.stderr
+        assert "Deploy" in result.stderr
+        assert "table.csv" in kaos.run("train", "get", "-j", job_id, "-d", code=6).stderr
+    failed = kaos.deploy_and_wait(code=1)
+    assert kaos.info(failed)["state"] == "JOB_FAILURE"
+    assert "table.csv" in kaos.info(failed)["reason"]
+    assert kaos.log(failed) == []
+    healed = kaos.deploy_and_wait("-d", data)
+    assert kaos.log(healed) == [content]
+    assert path.read_text() == content
+    assert kaos.damage(workspace) == []
+    kaos.run("train", "get", "-j", job_id, "-d")
+
+
+def test_a_changed_file_never_reaches_train_get(server: Server, kaos: Kaos, workspace: str, tmp_path: Path):
+    content = f"the data of {workspace}"
+    data = write_data(tmp_path / "d", content)
+    job_id = kaos.deploy_and_wait("-s", write_source(tmp_path / "s", READS), "-d", data)
+    for way in ("direct", "http"):
+        damage(server, content)
+        result = kaos.run("train", "get", "-j", job_id, "-d", "-o", way, code=6, KAOS_TRANSFER=way)
+        assert "Error: table.csv: " in result.stderr
+        assert [path for path in (kaos.directory / way).rglob("*") if path.is_file()] == []
+        kaos.run("train", "deploy", "-d", data, "--wait")
+    kaos.run("train", "get", "-j", job_id, "-d")
+
+
+def test_a_script_that_writes_into_its_data_spoils_no_later_run(kaos: Kaos, workspace: str, tmp_path: Path):
+    """The data is read-only, but it is the script's own user who can change that."""
+    script = f"""{READS}
+path = Path(os.environ["KAOS_DATA"]) / "table.csv"
+path.chmod(0o644)
+path.write_text("spoiled")
+"""
+    source, data = write_source(tmp_path / "s", script), write_data(tmp_path / "d", "good as new")
+    first = kaos.deploy_and_wait("-s", source, "-d", data)
+    assert kaos.log(first) == ["good as new"]
+    # Where the file shares its bytes with the store those are gone, else the data is laid out anew.
+    second = kaos.run("train", "deploy", "--wait", "-o", "json", code=None)
+    if second.returncode:
+        assert "table.csv" in second.stderr
+    else:
+        assert kaos.log(json.loads(second.stdout)["job_id"]) == ["good as new"]
+    harmless = write_source(tmp_path / "harmless", READS)
+    healed = kaos.deploy_and_wait("-s", harmless, "-d", data)
+    assert kaos.log(healed) == ["good as new"]
+    assert kaos.damage(workspace) == []
