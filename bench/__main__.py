@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import report
 from bench.home import server
-from bench.measure import QUICK, Figure, Sizes, say
+from bench.measure import QUICK, CommandError, Figure, Sizes, say
 
 PARTS = ("latency", "data", "large", "memory", "cli")
 
@@ -23,7 +23,11 @@ def main() -> int:
     figures: list[Figure] = []
     with server(options.directory) as home:
         for part in options.parts or PARTS:
-            figures += importlib.import_module(f"bench.{part}").measure(home, sizes)
+            try:
+                figures += importlib.import_module(f"bench.{part}").measure(home, sizes)
+            except CommandError as error:  # the other parts still count
+                say(str(error))
+                figures.append(Figure(f"{part}: a command failed", "", "", reached=False, why=str(error)))
     print(report.table(figures))
     for one in figures:
         if one.reached is False:

@@ -18,6 +18,8 @@ from kaos_operators import (
     TrainOperator,
 )
 
+JOB = "{{ ti.xcom_pull(task_ids='ingest')['job_digest'] }}"  # digest of the job document
+
 with DAG(
     dag_id="kaos_example",
     description="Train a model on directories of the worker",
@@ -40,16 +42,14 @@ with DAG(
         data="{{ params.data }}",
         cpu=1,
         memory="2Gi",
-        multiple_outputs=True,  # so that a part of its record can be named below
     )
-    job = ingest.output["job_digest"]
 
     # The task ids `build` and `train` are those that `kaos train logs` follows while the job runs.
-    build = ImageBuildOperator(task_id="build", job=job)
-    plan = PlanTrialsOperator(task_id="plan", job=job)
+    build = ImageBuildOperator(task_id="build", job=JOB)
+    plan = PlanTrialsOperator(task_id="plan", job=JOB)
     train = TrainOperator.partial(
         task_id="train",
-        job=job,
+        job=JOB,
         environment=build.output,
         map_index_template="{{ trial_name }}",
         retries=1,  # for faults of a worker; an error of the script is final
@@ -59,10 +59,11 @@ with DAG(
     # Runs after a failure too: it records how the job ended.
     register = RegisterModelOperator(
         task_id="register",
-        job=job,
+        job=JOB,
         environment=build.output,
         trigger_rule="all_done",
         outlets=[Asset("kaos://example/model")],
     )
 
+    ingest >> [build, plan]
     train >> register

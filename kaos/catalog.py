@@ -91,6 +91,18 @@ class WorkspaceCatalog:
         self.workspace = workspace
         self._at = f"workspaces/{workspace.name}"
 
+    def check_alive(self) -> None:
+        """Check that the workspace takes jobs.
+
+        :raises InvalidInputError: it was killed, with its models kept
+        """
+        if self.workspace.killed_at is not None:
+            name = self.workspace.name
+            raise InvalidInputError(
+                f"The workspace {name!r} was killed; its models are still there.",
+                f"Bring it back: kaos workspace create -n {name}",
+            )
+
     # -- definitions -------------------------------------------------------------------------------------
 
     def set_definition(self, definition: Definition) -> None:

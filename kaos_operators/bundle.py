@@ -75,6 +75,7 @@ class BundleIngestOperator(KaosOperator):
         owner = str(self.owner)
         try:
             workspace = catalog.workspace(self.workspace)
+            workspace.check_alive()
         except UnknownNameError:
             workspace = catalog.create_workspace(self.workspace, owner)
             workspace.set_definition(Definition(workspace=self.workspace))  # for `kaos train deploy`

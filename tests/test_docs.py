@@ -148,7 +148,8 @@ def needs_airflow(module: str) -> bool:
 
 FORK = """
 import os, sys
-for name in [name for name in sys.modules if name.startswith("kaos")]:  # Airflow asked the provider about itself
+# Airflow has asked the provider about itself.
+for name in [name for name in sys.modules if name.startswith("kaos")]:
     del sys.modules[name]
 with open(os.devnull, "w") as nothing:
     os.dup2(nothing.fileno(), 1)

@@ -7,12 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import write_tree
 
-from kaos.catalog import Catalog, WorkspaceCatalog
+from kaos.catalog import Catalog
 from kaos.job import JobState
 from kaos.store import open_file_store
 
@@ -31,6 +32,8 @@ output = Path(os.environ["KAOS_OUTPUT"])
 print("trained on", len(rows), "rows")
 """
 
+FAILING = "#!/bin/sh\necho no such column\nexit 3\n"
+
 RUN = """
 import json, sys
 from pathlib import Path
@@ -40,15 +43,22 @@ folder = Path(sys.argv[1])
 bag = DagBag(folder, bundle_path=folder, bundle_name="dags-folder")
 assert not bag.import_errors, bag.import_errors
 assert list(bag.dags) == ["kaos_example"], bag.dags
-run = bag.dags["kaos_example"].test(run_conf=json.loads(sys.argv[2]))
-print(run.state, run.run_id, file=sys.stderr)
-sys.exit(run.state != "success")
+states = [str(bag.dags["kaos_example"].test(run_conf=conf).state) for conf in json.loads(sys.argv[2])]
+Path(sys.argv[3]).write_text(json.dumps(states))
 """
 
 
+@dataclass
+class Example:
+    """What Airflow made of two runs of the example: the states of the runs, and the store."""
+
+    states: list[str]
+    catalog: Catalog
+
+
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return the environment of an Airflow of its own on SQLite, with the example in its DAGs folder."""
+def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    """Run the example in an Airflow of its own on SQLite, in workspace `digits` and, failing, in `broken`."""
     root = tmp_path_factory.mktemp("airflow")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     environment = {
@@ -62,57 +72,56 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
     (root / "dags").mkdir()
     shutil.copy(EXAMPLE, root / "dags")
-    migrated = run([sys.executable, "-m", "airflow", "db", "migrate"], environment)
-    assert migrated.returncode == 0, migrated.stderr
-    return environment
-
-
-def run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run Airflow in a process of its own, so that nothing of it stays in this one."""
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-
-
-def train(airflow: dict[str, str], root: Path, workspace: str, script: str) -> tuple[int, str]:
-    """Run the example; return its exit code and what it said."""
-    source = write_tree(root / "code", {"Dockerfile": DOCKERFILE, "model/train": script})
     data = write_tree(root / "table", {"table.csv": "1,2\n3,4\n5,6\n"})
-    conf = {"workspace": workspace, "source": str(source), "data": str(data)}
-    dags = airflow["AIRFLOW__CORE__DAGS_FOLDER"]
-    done = run([sys.executable, "-c", RUN, dags, json.dumps(conf)], airflow)
-    return done.returncode, done.stdout + done.stderr
+    confs = []
+    for workspace, script in (("digits", TRAIN), ("broken", FAILING)):
+        source = write_tree(root / workspace / "code", {"Dockerfile": DOCKERFILE, "model/train": script})
+        confs.append({"workspace": workspace, "source": str(source), "data": str(data)})
+    run(["-m", "airflow", "db", "migrate"], environment)
+    states = root / "states.json"
+    run(["-c", RUN, str(root / "dags"), json.dumps(confs), str(states)], environment)
+    return Example(json.loads(states.read_text()), Catalog(open_file_store(root / "store")))
 
 
-def workspace_of(airflow: dict[str, str], name: str) -> WorkspaceCatalog:
-    store = open_file_store(Path(airflow["AIRFLOW__KAOS__STORE"].removeprefix("file://")))
-    return Catalog(store).workspace(name)
+def run(arguments: list[str], environment: dict[str, str]) -> None:
+    """Run Airflow in a process of its own, so that nothing of it stays in this one."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_example_trains_a_model(airflow: dict[str, str], tmp_path: Path) -> None:
-    code, said = train(airflow, tmp_path, "digits", TRAIN)
-    assert code == 0, said
-    workspace = workspace_of(airflow, "digits")
+def test_example_trains_a_model(example: Example) -> None:
+    assert example.states[0] == "success"
+    workspace = example.catalog.workspace("digits")
     (model_id,) = workspace.model_ids()
     (record,) = workspace.model_records(model_id)
     assert record.metrics == {"rows": 3}
-    assert {file.path for file in workspace.tree(record.digest).files} == {
-        "metrics/metrics.json",
-        "model.txt",
-    }
+    files = {file.path for file in workspace.tree(record.digest).files}
+    assert files == {"metrics/metrics.json", "model.txt"}
     assert (record.job.author, record.job.source.name, record.job.data.name) == ("ada", "code", "table")
     assert record.airflow.dag_id == record.job.dag_id == "kaos_example"
-    assert record.job.resources.cpu == 1
+    assert (record.job.resources.cpu, record.job.resources.memory) == (1, 2 << 30)
     assert workspace.store.objects.get(record.run.log) == b"trained on 3 rows\n"
     outcome = workspace.outcome(record.job.job_id)
     assert outcome is not None
     assert outcome.state is JobState.SUCCESS
-    # A later `kaos train deploy` needs the definition that a workspace's DAG is generated from.
-    assert [definition.name for definition in workspace.definitions()] == ["train"]
 
 
-def test_failing_script_fails_the_run_and_is_recorded(airflow: dict[str, str], tmp_path: Path) -> None:
-    code, said = train(airflow, tmp_path, "broken", "#!/bin/sh\necho no such column\nexit 3\n")
-    assert code == 1, said
-    workspace = workspace_of(airflow, "broken")
+def test_workspace_that_the_example_made_can_be_deployed_to(example: Example) -> None:
+    # `kaos train deploy` generates the workspace's DAG from this.
+    definitions = example.catalog.workspace("digits").definitions()
+    assert [definition.dag_id for definition in definitions] == ["kaos.digits.train"]
+
+
+def test_failing_script_fails_the_run_and_is_recorded(example: Example) -> None:
+    assert example.states[1] == "failed"
+    workspace = example.catalog.workspace("broken")
     (job_id,) = workspace.job_ids()
     outcome = workspace.outcome(job_id)
     assert outcome is not None

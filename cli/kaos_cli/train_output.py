@@ -11,6 +11,7 @@ import click
 
 from kaos.digest import SHORT
 from kaos.job import Stage
+from kaos.resources import Resources
 from kaos.schema.deploy import DeployResponse
 from kaos.schema.job import JobInfo, JobList, JobRow, ModelRow
 from kaos_cli.output import narrow, print_table, say, show_seconds, show_time
@@ -96,7 +97,7 @@ def print_info(job: JobInfo, metric: str | None, url: str) -> None:
     click.echo(f"    Available metrics: {job.metrics}")
     click.echo(
         f"    Resources: {job.resources.show()}, runtime {job.runtime}"
-        + (f" ({job.limits})" if job.limits else "")
+        + (f" ({job.limits})" if job.limits and job.resources != Resources() else "")
     )
     click.echo(f"    Airflow: {url}{job.url}")
     click.echo()

@@ -62,40 +62,44 @@ class FileObjects(Objects):
         size = 0
         scratch, descriptor = self._create()
         try:
-            with _Hasher() as hasher, open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 (a descriptor)
-                for chunk in chunks:
-                    hasher.update(chunk)
-                    size += len(chunk)
-                    written = file.write(chunk)
-                    while written < len(chunk):  # a disk that fills up takes a part before it refuses
-                        written += file.write(chunk[written:])
-                digest = hasher.hexdigest()
+            try:
+                with _Hasher() as hasher:
+                    for chunk in chunks:
+                        hasher.update(chunk)
+                        size += _write(descriptor, chunk)
+                    digest = hasher.hexdigest()
+                os.fchmod(descriptor, 0o444)
+            finally:
+                os.close(descriptor)
             if expected is None or digest == expected:
-                self.adopt(scratch, digest)
+                self._move(scratch, digest)
                 scratch = ""
         finally:
             if scratch:
                 os.unlink(scratch)  # noqa: PTH108
         return digest, size
 
-    def adopt(self, scratch: Path | str, digest: str) -> None:
+    def adopt(self, scratch: Path, digest: str) -> None:
         """Move a finished file, already known to have this digest, to its place."""
-        # Strings, not paths: 10,000 of these a deploy.
-        os.chmod(scratch, 0o444)  # noqa: PTH101
+        scratch.chmod(0o444)
+        self._move(str(scratch), digest)
+
+    def _create(self) -> tuple[str, int]:
+        # Strings and descriptors, here and below, not paths and files: 10,000 of these a deploy.
+        scratch, flags = f"{self._scratch}/{os.urandom(16).hex()}", os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            return scratch, os.open(scratch, flags | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            return scratch, os.open(scratch, flags | os.O_CLOEXEC, 0o600)
+
+    def _move(self, scratch: str, digest: str) -> None:
         directory = f"{self.root}/{digest[:2]}"
         try:
             os.rename(scratch, f"{directory}/{digest}")  # noqa: PTH104
         except FileNotFoundError:
             os.makedirs(directory, exist_ok=True)  # noqa: PTH103
             os.rename(scratch, f"{directory}/{digest}")  # noqa: PTH104
-
-    def _create(self) -> tuple[str, int]:
-        scratch, flags = f"{self._scratch}/{os.urandom(16).hex()}", os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        try:
-            return scratch, os.open(scratch, flags, 0o600)
-        except FileNotFoundError:
-            self._scratch.mkdir(parents=True, exist_ok=True)
-            return scratch, os.open(scratch, flags, 0o600)
 
     def read(self, digest: str) -> Iterator[bytes]:
         """Yield the object's bytes; a small one is verified before the first chunk."""
@@ -161,6 +165,13 @@ class FileObjects(Objects):
         for directory in sorted(self.root.iterdir()):
             if len(directory.name) == 2:
                 yield from sorted(entry.name for entry in directory.iterdir())
+
+
+def _write(descriptor: int, chunk: bytes) -> int:
+    written = os.write(descriptor, chunk)
+    while written < len(chunk):  # a disk that fills up takes a part before it refuses
+        written += os.write(descriptor, chunk[written:])
+    return written
 
 
 class _Hasher:

@@ -27,6 +27,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select, tuple_
+from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.orm import joinedload
 
 from kaos.errors import KaosError
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
+
+_SYNC_ATTEMPTS = 5
 
 BUNDLE = "kaos"
 """The name under which `KaosDagBundle` is configured."""
@@ -89,11 +92,26 @@ def sync_dag(file_name: str, db: Session) -> str:
     dag.fileloc, dag.relative_fileloc = str(path), file_name
     dag.validate()
     dag.check_cycle()
-    update_dag_parsing_results_in_db(
-        BUNDLE, version, [LazyDeserializedDAG.from_dag(dag)], {}, 0.0, set(), db, files_parsed=set()
-    )
-    db.merge(DagPriorityParsingRequest(bundle_name=BUNDLE, relative_fileloc=file_name))
-    db.commit()
+    for attempt in range(_SYNC_ATTEMPTS):
+        try:
+            update_dag_parsing_results_in_db(
+                BUNDLE,
+                version,
+                [LazyDeserializedDAG.from_dag(dag)],
+                {},
+                0.0,
+                set(),
+                db,
+                files_parsed=set(),
+            )
+            db.merge(DagPriorityParsingRequest(bundle_name=BUNDLE, relative_fileloc=file_name))
+            db.commit()
+            break
+        except (IntegrityError, PendingRollbackError):
+            # The DAG processor has found the file too, and both insert the same rows, such as the asset's.
+            db.rollback()
+            if attempt == _SYNC_ATTEMPTS - 1:
+                raise
     return str(version)
 
 

@@ -11,7 +11,7 @@ from airflow.api_fastapi.core_api.security import get_user
 from fastapi import Depends, Path
 
 from kaos.catalog import Catalog, WorkspaceCatalog
-from kaos.errors import ForbiddenError, InvalidInputError
+from kaos.errors import ForbiddenError
 from kaos.job import TRAIN
 from kaos.names import check_workspace, dag_id
 from kaos_operators.hook import configured_store
@@ -59,11 +59,7 @@ def _readable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
 def _deployable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
     require(user, "POST", workspace, DagAccessEntity.RUN)
     found = catalog().workspace(workspace)
-    if found.workspace.killed_at is not None:
-        raise InvalidInputError(
-            f"The workspace {workspace!r} was killed; its models are still there.",
-            f"Bring it back: kaos workspace create -n {workspace}",
-        )
+    found.check_alive()
     return found
 
 
