@@ -6,6 +6,7 @@ KaosError
 │   ├── InvalidBundleError       a directory that is no bundle of the kind asked for
 │   ├── InvalidResourceError     --cpu, --memory, --gpu
 │   ├── InvalidParametersError   a hyperparameter file
+│   ├── InvalidManifestError     a data manifest, with all its bad lines
 │   └── UnsupportedImageError    a Dockerfile that this runtime cannot honour
 ├── UnknownNameError             a workspace, job, model, template that is not there (with suggestions)
 ├── AlreadyExistsError
@@ -14,6 +15,8 @@ KaosError
 ├── ForbiddenError
 ├── CorruptObjectError           stored bytes that are not what their digest says
 ├── EnvironmentBuildError        the environment of a source bundle could not be made
+├── DownloadFailedError          lines of a manifest that could not be downloaded
+│   └── SourceUnavailableError   none of them for good: another try may do
 ├── TrainingFailedError          the user's script failed
 ├── JobFailedError               a job that was waited for did not succeed
 ├── ServerUnreachableError
@@ -23,7 +26,7 @@ KaosError
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 
@@ -66,6 +69,11 @@ def error_of(code: str, message: str, next_step: str) -> KaosError:
     return _rebuild(found, message, next_step)
 
 
+def _listed(lines: Sequence[str], most: int = 20) -> str:
+    shown = [f"  {line}" for line in lines[:most]]
+    return "\n".join([*shown, f"  and {len(lines) - most} more"] if len(lines) > most else shown)
+
+
 class InvalidInputError(KaosError):
     """Report input that cannot be accepted."""
 
@@ -99,6 +107,21 @@ class InvalidParametersError(InvalidInputError):
     """Report a hyperparameter file that gives no usable trials, or too many."""
 
     code = "invalid_parameters"
+
+
+class InvalidManifestError(InvalidInputError):
+    """Report all the lines of a data manifest that cannot be used.
+
+    :param problems: number of each line, and what is wrong with it
+    """
+
+    code = "invalid_manifest"
+
+    def __init__(self, problems: Sequence[tuple[int, str]]) -> None:
+        super().__init__(
+            "The manifest cannot be used:\n" + _listed([f"line {line}: {why}" for line, why in problems]),
+            'Each line is an object such as {"url": "https://…", "path": "training/a.csv"}.',
+        )
 
 
 class UnsupportedImageError(InvalidInputError):
@@ -173,6 +196,31 @@ class EnvironmentBuildError(KaosError):
 
     code = "environment_build_failed"
     status = 422
+
+
+class DownloadFailedError(KaosError):
+    """Report all the lines of a manifest whose files could not be had.
+
+    :param failures: a sentence for each line: its number, URL and reason
+    """
+
+    code = "download_failed"
+    status = 422
+    advice: ClassVar[str] = "What did arrive is kept: mend the lines and deploy again."
+
+    def __init__(self, failures: Sequence[str]) -> None:
+        count = f"{len(failures)} file{'s' if len(failures) > 1 else ''}"
+        super().__init__(
+            f"{count} of the manifest could not be downloaded:\n{_listed(failures)}", self.advice
+        )
+
+
+class SourceUnavailableError(DownloadFailedError):
+    """Report files that could not be had for now: their servers do not answer, or are too busy."""
+
+    code = "source_unavailable"
+    status = 503
+    advice = "What did arrive is kept: deploy again later."
 
 
 class TrainingFailedError(KaosError):

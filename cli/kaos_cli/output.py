@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from email.utils import format_datetime
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kaos.transfer.scan import Progress
+if TYPE_CHECKING:
+    from kaos.transfer.scan import Progress
 
 _BAR = 27
 

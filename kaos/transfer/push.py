@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from kaos.bundle import Tree
@@ -73,11 +72,7 @@ class DirectTarget(Target):
 
     def digester(self, path: Path) -> str:
         """Store a file while it is read, and return its digest."""
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (10,000 of these a deploy)
-            # A read of a whole chunk would take a new megabyte from the system for every small file.
-            small = os.fstat(file.fileno()).st_size < CHUNK
-            chunks = [file.readall()] if small else iter(partial(file.read, CHUNK), b"")
-            return self._objects.add(chunks)[0]
+        return self._objects.add(path)
 
     def send(self, files: list[LocalFile], progress: Progress) -> None:
         """Copy the files into the store, several at a time."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat as modes
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from kaos.bundle import EmptyDirectory, Entry, File, Link, Tree
 from kaos.errors import InvalidBundleError
 from kaos.names import bundle_name
+from kaos.store.file import digest_file
 from kaos.transfer.ignore import IGNORE_FILE, Ignored, ignored_below
 from kaos.transfer.statcache import StatCache
 
@@ -230,12 +230,6 @@ def scan(
         for one, two in tree.case_collisions()
     )
     return Scan(walked.root, bundle_name(walked.root.resolve()), tree, warnings)
-
-
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    with path.open("rb", buffering=0) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_unchanged(root: Path, found: Found, read: Digester) -> str:

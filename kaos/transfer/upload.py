@@ -9,8 +9,8 @@ from pathlib import Path
 from kaos.digest import digest_bytes
 from kaos.errors import ConflictError, InvalidInputError
 from kaos.store import FileObjects, Objects
+from kaos.store.file import digest_file
 from kaos.transfer.push import LocalFile
-from kaos.transfer.scan import digest_file
 
 
 class PartialUploads:

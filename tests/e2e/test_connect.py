@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import fcntl
 import json
 import os
@@ -26,7 +27,7 @@ def stranger(tmp_path: Path) -> Kaos:
 
 
 def answer(user: Kaos, questions: dict[str, str], *arguments: str) -> tuple[int, str]:
-    """Run a command at a terminal, answer its questions, and return its exit code and what the screen showed."""
+    """Run a command at a terminal, answer its questions; return its exit code and what the screen showed."""
     terminal, inside = os.openpty()
     with subprocess.Popen(
         [sys.executable, "-m", "kaos_cli", *arguments],
@@ -44,10 +45,8 @@ def answer(user: Kaos, questions: dict[str, str], *arguments: str) -> tuple[int,
 
         def screen() -> str:
             nonlocal shown
-            try:
+            with contextlib.suppress(OSError):  # nothing new, or its end
                 shown += os.read(terminal, 65536).decode(errors="replace")
-            except OSError:  # nothing new, or its end
-                pass
             return shown
 
         for question, text in questions.items():

@@ -24,8 +24,7 @@ def damage(server: Server, content: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("found_by", ["verify", "job"])
-@pytest.mark.parametrize("way", ["direct", "http"])
+@pytest.mark.parametrize(("found_by", "way"), [("verify", "http"), ("job", "direct")])
 def test_a_changed_file_is_named_and_healed(
     server: Server, kaos: Kaos, workspace: str, tmp_path: Path, found_by: str, way: str
 ):

@@ -238,21 +238,12 @@ def test_no_parameter_of_any_route_makes_it_fail(
     assert kaos.json("workspace", "info")["jobs"] == 0
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(NOTHING),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                ["name", "source", "data", "resources", "objects", "digests", "cpu", "memory", NOTHING]
-            )
-            | st.text(),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=8,
+KEYS = st.text() | st.sampled_from(
+    ["name", "source", "data", "resources", "objects", "digests", "cpu", "memory", "gpu", NOTHING]
 )
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(NOTHING)
+FLAT = SCALARS | st.lists(SCALARS, max_size=3) | st.dictionaries(KEYS, SCALARS, max_size=4)
+JSON = FLAT | st.lists(FLAT, max_size=3) | st.dictionaries(KEYS, FLAT, max_size=4)
 
 
 @seed(0)

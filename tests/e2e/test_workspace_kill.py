@@ -33,7 +33,7 @@ def test_kill_ends_what_runs_and_removes_the_dags(
     with server.http(token) as http:
         assert http.get(f"/api/v2/dags/kaos.{workspace}.train").status_code == 200
         result = kaos.run("workspace", "kill", stdin="n\n", code=130)
-        assert f"Kill workspace {workspace} with 1 jobs" in result.stderr
+        assert f"Kill workspace {workspace} with 1 job and 0 models " in result.stderr
         assert all(process.is_running() for process in processes)
         result = kaos.run("workspace", "kill", stdin="y\n")
         assert f"Successfully killed {workspace} workspace, 1 running job stopped\n" in result.stderr
