@@ -9,6 +9,7 @@ The refs, below ``workspaces/<workspace>/``::
     trees/<digest>                  a tree that members of the workspace may read (a bundle's or a model's)
     jobs/<job_id>                   digest of the JobDocument
     trials/<job_id>/<index>         the TrialRecord of the trial's last try
+    failures/<job_id>/<index>       empty; a trial that failed, for counting them
     builds/<job_id>                 digest of the build's log
     images/<source digest>          digest of the environment that was last built from a source bundle
     outcomes/<job_id>               a JobOutcome, once the job has ended
@@ -29,10 +30,11 @@ from kaos.errors import (
     InvalidInputError,
     UnknownNameError,
 )
-from kaos.job import BundlePin, Definition, Inputs, JobDocument, JobOutcome
+from kaos.job import BundlePin, Definition, Inputs, JobDocument, JobOutcome, ParametersPin
 from kaos.lineage import TrialRecord
 from kaos.model import ModelRecord, model_id, model_identity
 from kaos.names import check_bundle, check_workspace
+from kaos.parameters import Space
 from kaos.schema.bundle import Bundle, BundleKind
 from kaos.schema.workspace import Workspace
 from kaos.store import Store
@@ -190,12 +192,25 @@ class WorkspaceCatalog:
         ref = self.store.refs.get(f"{self._at}/inputs")
         return Inputs.parse(ref.value) if ref else Inputs()
 
-    def merge_inputs(self, new: Inputs) -> Inputs:
-        """Put `new` into the current inputs in one step, and return what then was current."""
-        merged = self._swap(
-            f"{self._at}/inputs", lambda old: (Inputs.parse(old) if old else Inputs()).merge(new).encode()
-        )
-        return Inputs.parse(merged)
+    def merge_inputs(self, new: Inputs, *, drop_params: bool = False) -> Inputs:
+        """Put `new` into the current inputs in one step, and return what then was current.
+
+        :param drop_params: have no hyperparameters afterwards
+        """
+
+        def merge(old: bytes | None) -> bytes:
+            merged = (Inputs.parse(old) if old else Inputs()).merge(new)
+            return (merged.without_params() if drop_params else merged).encode()
+
+        return Inputs.parse(self._swap(f"{self._at}/inputs", merge))
+
+    def add_space(self, space: Space) -> str:
+        """Store hyperparameters and return their digest."""
+        return self.store.objects.put(space.canonical)
+
+    def space(self, pin: ParametersPin | None) -> Space | None:
+        """Return the hyperparameters that a job names, or None if it has none."""
+        return Space.parse(self.store.objects.get(pin.digest)) if pin else None
 
     # -- jobs --------------------------------------------------------------------------------------------
 
@@ -231,6 +246,20 @@ class WorkspaceCatalog:
     def set_trial(self, job_id: str, record: TrialRecord) -> None:
         """Record how a trial ended; a later try takes the place of an earlier one."""
         self._swap(f"{self._at}/trials/{job_id}/{record.index:06d}", lambda _: record.encode())
+
+    def trial(self, job_id: str, index: int) -> TrialRecord | None:
+        """Return the record of a trial that has ended, or None."""
+        ref = self.store.refs.get(f"{self._at}/trials/{job_id}/{index:06d}")
+        return TrialRecord.parse(ref.value) if ref else None
+
+    def add_failure(self, job_id: str, index: int) -> int:
+        """Count a trial as failed, and return how many of the job are."""
+        self.store.refs.create(f"{self._at}/failures/{job_id}/{index:06d}", b"")
+        return self.failures(job_id)
+
+    def failures(self, job_id: str) -> int:
+        """Return how many trials of a job have failed."""
+        return sum(1 for _ in self.store.refs.names(f"{self._at}/failures/{job_id}"))
 
     def trials(self, job_id: str) -> list[TrialRecord]:
         """Return the records of a job's trials that have ended, by index."""
@@ -268,9 +297,9 @@ class WorkspaceCatalog:
 
     # -- models ------------------------------------------------------------------------------------------
 
-    def next_model_id(self, source: BundlePin, data: BundlePin, digest: str) -> str:
+    def next_model_id(self, document: JobDocument, digest: str) -> str:
         """Return the id for a model with this tree; the same content has the same id."""
-        return model_id(source, data, digest, self._identity)
+        return model_id(document, digest, self._identity)
 
     def output_tree(self, digest: str) -> Tree:
         """Return the tree that a trial wrote, before it is registered.
@@ -316,7 +345,7 @@ class WorkspaceCatalog:
         if name is None:
             return None
         record = self.model_records(key)[0]
-        return model_identity(record.job.source, record.job.data, record.digest)
+        return model_identity(record.job, record.digest)
 
     # -- the end -----------------------------------------------------------------------------------------
 

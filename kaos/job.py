@@ -6,11 +6,13 @@ import os
 import time
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from kaos.names import check_definition, check_workspace, dag_id
+from kaos.parameters import Space, point_name
 from kaos.resources import Resources
 from kaos.value import Value
 
@@ -51,15 +53,34 @@ class BundlePin(Value):
     author: str
 
 
+class ParametersPin(Value):
+    """Hyperparameters as a job names them.
+
+    :param digest: of the canonical `Space`, an object in the store
+    :param name: of the file that was submitted
+    :param trials: how many they give
+    """
+
+    name: str
+    digest: str
+    trials: int
+    author: str
+
+
 class Inputs(Value):
     """A workspace's current inputs: what a deploy that does not name them takes."""
 
     source: BundlePin | None = None
     data: BundlePin | None = None
+    params: ParametersPin | None = None
 
     def merge(self, other: Inputs) -> Inputs:
         """Return these inputs with those that `other` has put in their place."""
         return self.model_copy(update={key: pin for key, pin in other if pin is not None})
+
+    def without_params(self) -> Inputs:
+        """Return these inputs with no hyperparameters."""
+        return self.model_copy(update={"params": None})
 
     @property
     def lacking(self) -> list[str]:
@@ -73,6 +94,8 @@ class JobDocument(Value):
     :param job_id: 32 hexadecimal characters; of a deployed job Airflow's `dag_run_id` too
     :param dag_id: the DAG that runs it
     :param run_id: the run of that DAG
+    :param parallelism: trials at a time, at most
+    :param max_failed: more failed trials than this stop the job; None for never
     :param submitted_at: time of the deploy, UTC
     """
 
@@ -85,7 +108,9 @@ class JobDocument(Value):
     run_id: str
     source: BundlePin
     data: BundlePin
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: ParametersPin | None = None
+    parallelism: int = 4
+    max_failed: int | None = None
     resources: Resources
     runtime: str
     author: str
@@ -141,6 +166,7 @@ class JobOutcome(Value):
 
     :param reason: for people, empty after a success
     :param models: ids of the models that it registered
+    :param summary: digest of the `JobSummary`, an object in the store
     """
 
     job_id: str
@@ -150,12 +176,49 @@ class JobOutcome(Value):
     started_at: datetime | None = None
     ended_at: datetime
     models: list[str] = Field(default_factory=list)
+    summary: str | None = None
     by: str = ""
 
 
-def trials(document: JobDocument) -> list[Trial]:
-    """Return the trials of a job."""
-    return [Trial(index=0, name="train", params=document.params)]
+class Batch(Value):
+    """Consecutive trials that one task runs, one after the other.
+
+    :param start: index of the first
+    :param count: how many
+    :param name: what the task is called in Airflow's UI
+    """
+
+    start: int
+    count: int
+    name: str
+
+
+MAPPED = 200
+"""Trials up to which each has a task of its own; a mapped task costs Airflow about 0.2 s."""
+
+_LANES = 4
+"""Tasks for each trial at a time where trials are batched: few, and short enough to end about together."""
+
+
+def trials(space: Space | None) -> list[Trial]:
+    """Return the trials of a job; without hyperparameters it is one."""
+    if space is None:
+        return [Trial(index=0, name="train")]
+    return [
+        Trial(index=index, name=point_name(point), params=point) for index, point in enumerate(space.points())
+    ]
+
+
+def batches(planned: list[Trial], parallelism: int) -> list[Batch]:
+    """Return how the trials are spread over tasks: a task each, or batches of about the same size."""
+    if len(planned) <= MAPPED:
+        return [Batch(start=trial.index, count=1, name=trial.name) for trial in planned]
+    number = min(MAPPED, max(1, parallelism * _LANES))
+    edges = [len(planned) * edge // number for edge in range(number + 1)]
+    return [
+        Batch(start=start, count=end - start, name=f"trials {start} to {end - 1}")
+        for start, end in pairwise(edges)
+    ]
 
 
 def new_job_id() -> str:

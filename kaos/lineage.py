@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from pydantic import Field
+
 from kaos.value import Value
 
 
@@ -62,6 +64,7 @@ class TrialRecord(Value):
     """How a trial ended.
 
     :param model: digest of the tree it wrote, None if it failed
+    :param metrics: its numeric metrics by name
     :param log: digest of what it printed, an object in the store
     :param limits: what held it to the resources asked for, in words
     """
@@ -72,6 +75,8 @@ class TrialRecord(Value):
     reason: str
     exit_code: int | None
     model: str | None
+    params: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
     log: str
     limits: str
     started_at: datetime

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from kaos.digest import SHORT, shortest_prefix
 from kaos.errors import InvalidInputError
-from kaos.job import BundlePin, JobDocument, Trial
+from kaos.job import JobDocument, Trial
 from kaos.lineage import AirflowRun, BuildRecord, TrialRecord
 from kaos.value import Value
 
@@ -44,24 +44,56 @@ class ModelRecord(Value):
     created_at: datetime
 
 
-def model_id(source: BundlePin, data: BundlePin, digest: str, taken: Callable[[str], str | None]) -> str:
+class TrialSummary(Value):
+    """A trial in one line of a job's summary.
+
+    :param model_id: None if it failed
+    :param digest: of the model's tree
+    :param metrics: the numeric ones
+    """
+
+    index: int
+    name: str
+    params: dict[str, Any]
+    model_id: str | None
+    digest: str | None
+    reason: str
+    metrics: dict[str, float]
+
+
+class JobSummary(Value):
+    """All trials of a job that have ended, so that thousands are listed from one object.
+
+    :param metrics: names of all metrics, those that are no numbers among them
+    """
+
+    trials: list[TrialSummary]
+    metrics: list[str]
+
+
+def model_id(document: JobDocument, digest: str, taken: Callable[[str], str | None]) -> str:
     """Return the shown id of a model, lengthened until it is no other model's.
 
     :param digest: of the model's tree
     :param taken: returns the full identity behind an id of the workspace, or None where it is free
     """
-    identity = model_identity(source, data, digest)
+    identity = model_identity(document, digest)
     for more in range(len(digest)):
-        bundles = f"{source.digest[: SHORT + more]}_{data.digest[: SHORT + more]}"
-        key = f"{bundles}:{digest[: _SHORT_MODEL + more]}"
+        inputs = "_".join(each[: SHORT + more] for each in _inputs(document))
+        key = f"{inputs}:{digest[: _SHORT_MODEL + more]}"
         if taken(key) in (None, identity):
             return key
     return identity
 
 
-def model_identity(source: BundlePin, data: BundlePin, digest: str) -> str:
+def model_identity(document: JobDocument, digest: str) -> str:
     """Return the full digests behind a model's id."""
-    return f"{source.digest}_{data.digest}:{digest}"
+    return f"{'_'.join(_inputs(document))}:{digest}"
+
+
+def _inputs(document: JobDocument) -> list[str]:
+    pins = [document.source, document.data, document.params]
+    return [pin.digest for pin in pins if pin is not None]
 
 
 def short_model(digest: str, others: Iterable[str] = ()) -> str:
@@ -83,6 +115,12 @@ def read_metrics(content: bytes) -> dict[str, Any]:
     if not isinstance(metrics, dict):
         raise InvalidInputError(f"{METRICS} is not a JSON object.", 'Write {"name": value, ...}.')
     return metrics
+
+
+def numeric(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return those of the metrics that are numbers, NaN and infinities among them."""
+    found = ((name, score(metrics, name)) for name in metrics)
+    return {name: value for name, value in found if value is not None}
 
 
 def score(metrics: dict[str, Any], name: str) -> float | None:

@@ -71,6 +71,12 @@ class Space(Value):
         """Return the number of trials."""
         return self.samples if self.samples is not None else math.prod(map(len, self.choices.values()))
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """Return the values and ranges by key, for people."""
+        ranges = {name: each.model_dump(mode="json") for name, each in self.ranges.items()}
+        return dict(sorted({**self.choices, **ranges}.items()))
+
     def points(self) -> Iterator[dict[str, Scalar]]:
         """Yield the parameters of each trial, in the same order each time, a grid's last key fastest."""
         names = sorted([*self.choices, *self.ranges])

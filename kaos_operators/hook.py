@@ -36,6 +36,12 @@ def runtimes() -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def max_trials() -> int:
+    """Return the most trials that one job may have, `[kaos] max_trials`."""
+    value: int = conf.getint("kaos", "max_trials", fallback=10_000)
+    return value
+
+
 def open_job(digest: str) -> tuple[JobDocument, WorkspaceCatalog]:
     """Return the job document with this digest, and its workspace.
 

@@ -8,19 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from airflow import __version__ as airflow_version
 
-from kaos.errors import InvalidInputError, TrainingFailedError
-from kaos.job import JobOutcome, JobState, Trial, trials
+from kaos.errors import TrainingFailedError
+from kaos.job import JobOutcome, JobState, Trial
 from kaos.lineage import AirflowRun, BuildRecord
-from kaos.model import METRICS, ModelRecord, read_metrics
+from kaos.model import JobSummary, ModelRecord, TrialSummary
 from kaos_operators.base import KaosOperator
+from kaos_operators.train import model_metrics
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from kaos.bundle import Tree
     from kaos.catalog import WorkspaceCatalog
     from kaos.job import JobDocument
     from kaos.lineage import TrialRecord
+
+
+_SHOWN = 5
 
 
 class RegisterModelOperator(KaosOperator):
@@ -40,20 +43,20 @@ class RegisterModelOperator(KaosOperator):
     def work(self, document: JobDocument, workspace: WorkspaceCatalog, context: Context) -> dict[str, Any]:
         """Return the ids of the models."""
         records = workspace.trials(document.job_id)
-        planned = {trial.index: trial for trial in trials(document)}
-        models = [
-            self._register(record, planned[record.index], document, workspace, context)
+        models = {
+            record.index: self._register(record, document, workspace, context)
             for record in records
             if record.succeeded
-        ]
+        }
         if not models:
             raise TrainingFailedError(self._why(records))
-        ids = [model.model_id for model in models]
+        ids = [model.model_id for model in models.values()]
         workspace.set_outcome(
             JobOutcome(
                 job_id=document.job_id,
                 state=JobState.SUCCESS,
                 models=ids,
+                summary=workspace.store.objects.put(_summary(records, models).encode()),
                 started_at=min(record.started_at for record in records),
                 ended_at=datetime.now(UTC),
             )
@@ -65,7 +68,6 @@ class RegisterModelOperator(KaosOperator):
     def _register(
         self,
         record: TrialRecord,
-        trial: Trial,
         document: JobDocument,
         workspace: WorkspaceCatalog,
         context: Context,
@@ -74,13 +76,13 @@ class RegisterModelOperator(KaosOperator):
         tree = workspace.output_tree(digest)
         ti = context["ti"]
         model = ModelRecord(
-            model_id=workspace.next_model_id(document.source, document.data, digest),
+            model_id=workspace.next_model_id(document, digest),
             digest=digest,
             files=len(list(tree.files)),
             size=tree.size,
             job=document,
             job_digest=self.job,
-            trial=trial,
+            trial=Trial(index=record.index, name=record.name, params=record.params),
             build=BuildRecord.model_validate(self.environment),
             run=record,
             airflow=AirflowRun(
@@ -92,7 +94,7 @@ class RegisterModelOperator(KaosOperator):
                 bundle_version=getattr(getattr(ti, "bundle_instance", None), "version", None),
                 airflow_version=airflow_version,
             ),
-            metrics=self._metrics(tree, workspace),
+            metrics=model_metrics(tree, workspace.store.objects, self.log.warning),
             created_at=record.ended_at,
         )
         workspace.add_model(model)
@@ -101,17 +103,25 @@ class RegisterModelOperator(KaosOperator):
 
     def _why(self, records: list[TrialRecord]) -> str:
         if records:
-            return "; ".join(f"{record.name}: {record.reason}" for record in records) + "."
+            shown = "; ".join(f"{record.name}: {record.reason}" for record in records[:_SHOWN])
+            return f"{shown}; and {len(records) - _SHOWN} more." if len(records) > _SHOWN else f"{shown}."
         missing = "environment" if self.environment is None else "model"
         return f"The job has no {missing}: an earlier task failed, and its log in Airflow's UI says why."
 
-    def _metrics(self, tree: Tree, workspace: WorkspaceCatalog) -> dict[str, Any]:
-        file = tree.file(METRICS)
-        if file is None:
-            self.log.warning("The trial wrote no %s: the model has no metrics", METRICS)
-            return {}
-        try:
-            return read_metrics(workspace.store.objects.get(file.digest))
-        except InvalidInputError as error:
-            self.log.warning("The model has no metrics: %s", error)
-            return {}
+
+def _summary(records: list[TrialRecord], models: dict[int, ModelRecord]) -> JobSummary:
+    return JobSummary(
+        trials=[
+            TrialSummary(
+                index=record.index,
+                name=record.name,
+                params=record.params,
+                model_id=models[record.index].model_id if record.succeeded else None,
+                digest=record.model,
+                reason=record.reason,
+                metrics=record.metrics,
+            )
+            for record in records
+        ],
+        metrics=sorted({name for model in models.values() for name in model.metrics}),
+    )

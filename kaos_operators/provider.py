@@ -33,6 +33,13 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "/var/lib/kaos/work",
                         "default": None,
                     },
+                    "max_trials": {
+                        "description": "The most trials that one job may have",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": None,
+                        "default": "10000",
+                    },
                     "runtimes": {
                         "description": "Runtimes that jobs may use, with commas; the first is the default",
                         "version_added": "0.1.0",

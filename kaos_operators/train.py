@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import ResumableJobMixin, get_current_context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from kaos.errors import TrainingFailedError
-from kaos.job import Trial, trials
+from kaos.errors import InvalidInputError, KaosError, TrainingFailedError
+from kaos.job import Batch, Trial, batches, trials
 from kaos.lineage import BuildRecord, TrialRecord, small
+from kaos.model import METRICS, numeric, read_metrics
 from kaos.runtime.base import RunSpec, RunState, RunStatus
 from kaos.source import MODEL
 from kaos.transfer.checkout import SharedCheckouts, checkout
@@ -27,54 +28,84 @@ from kaos_operators.hook import work_directory
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from kaos.bundle import Tree
     from kaos.catalog import WorkspaceCatalog
     from kaos.job import JobDocument
+    from kaos.store import Objects
 
 script_log = logging.getLogger("kaos.script")
 
+_SHOWN = 100
+
 
 class PlanTrialsOperator(KaosOperator):
-    """Return a job's trials, one mapped training task each."""
+    """Return how a job's trials are spread over mapped training tasks."""
 
     def work(
         self, document: JobDocument, workspace: WorkspaceCatalog, context: Context
     ) -> list[dict[str, Any]]:
-        """Return the trials as plain values."""
-        return [small(trial) for trial in trials(document)]
+        """Return the batches as plain values: up to 200 trials have a task each, more share tasks."""
+        planned = trials(workspace.space(document.params))
+        return [small(batch) for batch in batches(planned, document.parallelism)]
 
 
 class TrainOperator(ResumableJobMixin, KaosOperator):
-    """Run one trial, and put what it wrote into the store as a model.
+    """Run a batch of trials one after the other, and put what each wrote into the store as a model.
 
-    The run outlives a worker that dies: a retry finds it and goes on following it.
+    A run outlives a worker that dies: a retry finds it and goes on following it, and trials that have ended
+    are not run again. A trial that fails does not keep the others from running.
 
     :param environment: what `ImageBuildOperator` returned (templated)
-    :param trial: one of what `PlanTrialsOperator` returned (templated)
+    :param batch: one of what `PlanTrialsOperator` returned (templated)
     """
 
-    template_fields: Sequence[str] = ("job", "environment", "trial")
-    external_id_key = "kaos_run"
+    template_fields: Sequence[str] = ("job", "environment", "batch")
 
-    def __init__(self, *, environment: Any, trial: Any, **kwargs: Any) -> None:
+    def __init__(self, *, environment: Any, batch: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.environment = environment
-        self.trial = trial
+        self.batch = batch
         self._handle = ""
 
     def work(self, document: JobDocument, workspace: WorkspaceCatalog, context: Context) -> dict[str, Any]:
-        """Run the trial and return its `TrialRecord`."""
-        trial = Trial.model_validate(self.trial)
-        get_current_context()["trial_name"] = trial.name  # type: ignore[typeddict-unknown-key]
-        self._document, self._workspace, self._trial = document, workspace, trial
-        record = self._recorded() or self._run(context)
+        """Run the trials, and return how many there were and how many succeeded."""
+        batch = Batch.model_validate(self.batch)
+        get_current_context()["trial_name"] = batch.name  # type: ignore[typeddict-unknown-key]
+        self._document, self._workspace = document, workspace
+        planned = trials(workspace.space(document.params))[batch.start : batch.start + batch.count]
+        records = [self._attempt(trial, context) for trial in planned]
+        failed = [record for record in records if not record.succeeded]
+        if failed:
+            more = f", and {len(failed) - 1} more of {len(records)} failed" if len(failed) > 1 else ""
+            raise TrainingFailedError(f"{failed[0].name}: {failed[0].reason}{more}.")
+        return {"trials": len(records), "models": [record.model for record in records[:_SHOWN]]}
+
+    def _attempt(self, trial: Trial, context: Context) -> TrialRecord:
+        """Return the trial's record, made now unless an earlier try of this task got that far."""
+        self._trial, self._handle = trial, ""
+        self.external_id_key = f"kaos_run_{trial.index}"
+        record = self._recorded()
+        if record is not None:
+            return record
+        self._stop_if_too_many_failed()
+        try:
+            record = self._run(context)
+        except KaosError as error:  # of this trial alone: its output cannot be kept, say
+            record = self._failure(str(error))
+            self._workspace.set_trial(self._document.job_id, record)
         if not record.succeeded:
-            raise TrainingFailedError(f"{trial.name}: {record.reason}.")
-        return small(record)
+            self._workspace.add_failure(self._document.job_id, trial.index)
+        return record
+
+    def _stop_if_too_many_failed(self) -> None:
+        most = self._document.max_failed
+        if most is not None and self._workspace.failures(self._document.job_id) > most:
+            raise TrainingFailedError(f"More than {most} trials failed: the others are not started.")
 
     def _recorded(self) -> TrialRecord | None:
         """Return the record of an earlier try that got to its end and died before Airflow knew."""
-        records = self._workspace.trials(self._document.job_id)
-        return next((one for one in records if one.index == self._trial.index and one.succeeded), None)
+        record = self._workspace.trial(self._document.job_id, self._trial.index)
+        return record if record is not None and record.succeeded else None
 
     def _run(self, context: Context) -> TrialRecord:
         self.execute_resumable(context)
@@ -156,31 +187,58 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         return work_directory() / "runs" / self._document.job_id / str(self._trial.index)
 
     def _record(self, status: RunStatus) -> TrialRecord:
-        run, objects = self._run_directory, self._workspace.store.objects
+        objects = self._workspace.store.objects
         if status.terminated:
             raise AirflowFailException("The training was killed.")
-        log = b"".join(_whole_log(self._handle))
-        succeeded = status.state is RunState.SUCCEEDED
-        model = store_directory(run / "output", objects) if succeeded else None
+        failed = self._failure(status.reason).model_copy(
+            update={
+                "exit_code": status.exit_code,
+                "log": objects.put(b"".join(_whole_log(self._handle))),
+                "limits": status.limits,
+                "started_at": status.started_at or datetime.now(UTC),
+                "ended_at": status.ended_at or datetime.now(UTC),
+            }
+        )
+        if status.state is not RunState.SUCCEEDED:
+            return failed
+        model = store_directory(self._run_directory / "output", objects)
+        self.log.info("Model %s: %d files, %d bytes", model.digest[:12], len(list(model.files)), model.size)
+        metrics = numeric(model_metrics(model, objects, self.log.warning))
+        return failed.model_copy(
+            update={"succeeded": True, "reason": "", "model": model.digest, "metrics": metrics}
+        )
+
+    def _failure(self, reason: str) -> TrialRecord:
         now = datetime.now(UTC)
-        record = TrialRecord(
+        return TrialRecord(
             index=self._trial.index,
             name=self._trial.name,
-            succeeded=succeeded,
-            reason=status.reason,
-            exit_code=status.exit_code,
-            model=model.digest if model else None,
-            log=objects.put(log),
-            limits=status.limits,
-            started_at=status.started_at or now,
-            ended_at=status.ended_at or now,
+            succeeded=False,
+            reason=reason,
+            exit_code=None,
+            model=None,
+            params=self._trial.params,
+            log=self._workspace.store.objects.put(b""),
+            limits="",
+            started_at=now,
+            ended_at=now,
         )
-        if model:
-            objects.put(model.encoded)
-            self.log.info(
-                "Model %s: %d files, %d bytes", model.digest[:12], len(list(model.files)), model.size
-            )
-        return record
+
+    def fail(self, document: JobDocument, workspace: WorkspaceCatalog, error: KaosError) -> None:
+        """Leave the job's outcome to the task that registers: other trials may succeed."""
+
+
+def model_metrics(model: Tree, objects: Objects, warn: Callable[[str], object]) -> dict[str, Any]:
+    """Return the metrics in a trial's output; none, with a warning, where there is no usable file of them."""
+    file = model.file(METRICS)
+    if file is None:
+        warn(f"The trial wrote no {METRICS}: the model has no metrics")
+        return {}
+    try:
+        return read_metrics(objects.get(file.digest))
+    except InvalidInputError as error:
+        warn(f"The model has no metrics: {error}")
+        return {}
 
 
 def runs_here(job_id: str) -> bool:

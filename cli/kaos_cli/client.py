@@ -25,6 +25,8 @@ from kaos.errors import (
     UnknownNameError,
     error_of,
 )
+from kaos.job import JobOutcome
+from kaos.model import JobSummary
 from kaos.names import check_workspace
 from kaos.schema.bundle import (
     BundleKind,
@@ -225,6 +227,14 @@ class WorkspaceClient(Client):
         """Return everything about a job."""
         path = f"{self._at}/jobs/{quote(job_id, safe='')}"
         return self._get(JobInfo, path, metric=metric, ascending=ascending, page=page)
+
+    def kill(self, job_id: str) -> JobOutcome:
+        """End a running job."""
+        return self._call(JobOutcome, "POST", f"{self._at}/jobs/{quote(job_id, safe='')}/kill")
+
+    def summary(self, job_id: str) -> JobSummary:
+        """Return all trials of a job that have ended."""
+        return self._get(JobSummary, f"{self._at}/jobs/{quote(job_id, safe='')}/summary")
 
     def content(self, job_id: str) -> JobContent:
         """Return the trees of a job."""

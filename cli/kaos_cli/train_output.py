@@ -17,6 +17,7 @@ from kaos.schema.job import JobInfo, JobList, JobRow, ModelRow
 from kaos_cli.output import narrow, print_table, say, show_seconds, show_time
 
 _WIDE = 108
+_SHOWN_VALUES = 8
 _SHORT_JOB = 14
 _TITLES = (Stage.BUILDING, Stage.INGESTING, Stage.TRAINING)
 
@@ -28,8 +29,24 @@ def print_inputs(response: DeployResponse) -> None:
     click.echo("CURRENT TRAINING INPUTS\n")
     print_table(
         ["Image", "Data", "Hyperparams"],
-        [[f"{image}\n{image_name}", f"{'✔' if data else '✗'}\n{data}", "✗\n"]],
+        [[f"{image}\n{image_name}", f"{'✔' if data else '✗'}\n{data}", _hyperparams(response)]],
     )
+    if response.space:
+        click.echo("\nCURRENT HYPERPARAMETERS\n")
+        print_table(list(response.space), [[_values(value) for value in response.space.values()]])
+
+
+def _hyperparams(response: DeployResponse) -> str:
+    pin = response.inputs.params
+    return f"✔\n/{pin.name}:{pin.digest[:SHORT]} ({pin.trials} trials)" if pin else "✗\n"
+
+
+def _values(value: Any) -> str:
+    if isinstance(value, dict):
+        scale = ", logarithmic" if value["log"] else ""
+        return f"{value['min']:g} to {value['max']:g}{scale}"
+    shown = ", ".join(map(str, value[:_SHOWN_VALUES]))
+    return f"{shown}, … ({len(value)} values)" if len(value) > _SHOWN_VALUES else shown
 
 
 def deploy_json(response: DeployResponse) -> dict[str, Any]:
@@ -41,7 +58,7 @@ def deploy_json(response: DeployResponse) -> dict[str, Any]:
         "source_digest": response.inputs.source.digest if response.inputs.source else None,
         "data": response.shown.get("data"),
         "data_digest": response.inputs.data.digest if response.inputs.data else None,
-        "hyperparams": None,
+        "hyperparams": response.space,
     }
 
 
@@ -161,7 +178,7 @@ def _image(response: DeployResponse) -> tuple[str, str]:
 
 
 def _info_row(index: int, job: JobInfo, model: ModelRow, metric: str | None) -> dict[str, Any]:
-    params = "\n".join(f"{name}: {value}" for name, value in model.hyperparams.items())
+    params = f"Path: {model.params_shown}" if model.params_shown else ""
     row = {
         "ind": job.page * 10 + index,
         "Code": f"Author: {model.source.author}\nPath: {model.source_shown}",
@@ -175,5 +192,8 @@ def _info_row(index: int, job: JobInfo, model: ModelRow, metric: str | None) -> 
 
 
 def _narrow_info(row: dict[str, Any]) -> dict[str, Any]:
-    bare = {name: row[name].replace("Author: ", "").replace("Path: ", "") for name in ("Code", "Data")}
+    bare = {
+        name: row[name].replace("Author: ", "").replace("Path: ", "")
+        for name in ("Code", "Data", "Hyperparams")
+    }
     return {**row, **bare}

@@ -56,5 +56,6 @@ def _finish(job: JobInfo) -> None:
             f"Job {job.job_id} ended as {job.state}: {job.reason}".rstrip(),
             f"See kaos train logs -j {job.job_id}, kaos train build-logs -j {job.job_id}.",
         )
-    models = ", ".join(model.model_id for model in job.models if model.model_id)
-    say(f"{job.state} after {job.duration or 0:.1f} s: {models}")
+    models = [model.model_id for model in job.models if model.model_id]
+    more = f" and more: kaos train info -j {job.job_id}" if job.pages > 1 else ""
+    say(f"{job.state} after {job.duration or 0:.1f} s: {', '.join(models)}{more}")

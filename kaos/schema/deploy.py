@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import Field
+
 from kaos.job import Inputs
 from kaos.resources import Resources
 from kaos.value import Value
 
 
+class Parameters(Value):
+    """A hyperparameter file.
+
+    :param content: its text
+    :param samples: number of random trials; None for the grid
+    :param seed: of the random trials
+    """
+
+    name: str
+    content: str
+    samples: int | None = None
+    seed: int = 0
+
+
 class DeployRequest(Value):
-    """Bundles (by digest, already committed) to merge into the current inputs, and what the job may use."""
+    """Bundles (by digest, already committed) to merge into the current inputs, and what the job may use.
+
+    :param params: hyperparameters in the place of the current ones
+    :param no_params: drop the current hyperparameters
+    :param parallelism: trials at a time; None for the workspace's number
+    :param max_failed: more failed trials than this stop the job
+    """
 
     source: str | None = None
     data: str | None = None
+    params: Parameters | None = None
+    no_params: bool = False
+    parallelism: int | None = Field(default=None, ge=1, le=1000)
+    max_failed: int | None = Field(default=None, ge=0)
     resources: Resources = Resources()
 
 
 class DeployResponse(Value):
     """The workspace's inputs after the merge, and the job that started, if both source and data are there.
 
+    :param space: the values of the current hyperparameters by key
     :param image: None while the environment is not built, else its short digest
     """
 
     inputs: Inputs
     shown: dict[str, str]
+    space: dict[str, Any] | None = None
     image: str | None
     job_id: str | None

@@ -47,6 +47,7 @@ class StageState(Value):
 class ModelRow(Value):
     """A model, or a trial that has none yet, in `train info`.
 
+    :param params_shown: where its hyperparameters are, ``/3fbf2/degree=5_kernel=poly.json``
     :param score: value of the metric that was asked for
     """
 
@@ -59,6 +60,7 @@ class ModelRow(Value):
     state: JobState
     reason: str = ""
     hyperparams: dict[str, Any] = Field(default_factory=dict)
+    params_shown: str | None = None
     score: float | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
 

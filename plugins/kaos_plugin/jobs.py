@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from threading import Lock
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from kaos.catalog import WorkspaceCatalog
-from kaos.errors import KaosError
+from kaos.errors import ConflictError, KaosError
 from kaos.job import JobDocument, JobOutcome, JobState, Stage
-from kaos.lineage import TrialRecord
-from kaos.model import ModelRecord, score, short_model, sort_key
+from kaos.model import JobSummary, TrialSummary, short_model, sort_key
+from kaos.parameters import point_path
 from kaos.schema.job import JobContent, JobInfo, JobList, JobModel, JobRow, ModelRow, StageState
 from kaos_dags.publish import publish
 from kaos_dags.render import file_name, render
@@ -26,6 +29,8 @@ PAGE = 10
 """Models on a page of `train info`."""
 
 _GRACE = timedelta(minutes=1)
+_publishing = Lock()
+_END_SECONDS = 10
 _STATES = {
     "queued": JobState.STARTING,
     "running": JobState.RUNNING,
@@ -60,14 +65,15 @@ def job_info(
     tasks = airflow_internals.tasks([key], db)
     outcome = workspace.outcome(document.job_id)
     row = _row(document, run, tasks, outcome)
-    records = workspace.trials(document.job_id)
-    models = workspace.job_models(document.job_id, outcome.models) if outcome else []
-    rows = [_model_row(document, workspace, model, metric) for model in models]
-    rows += [_failed_row(document, workspace, record) for record in records if not record.succeeded]
-    if not rows:
-        rows = [_empty_row(document, workspace, row.state)]
+    summary = job_summary(workspace, document, outcome)
+    found = summary.trials
     if metric is not None:
-        rows.sort(key=lambda found: sort_key(found.score, ascending=ascending))
+        found = sorted(found, key=lambda trial: sort_key(trial.metrics.get(metric), ascending=ascending))
+    rows = [
+        _model_row(document, workspace, trial, metric) for trial in found[page * PAGE : (page + 1) * PAGE]
+    ]
+    if not found:
+        rows = [_empty_row(document, workspace, row.state)]
     trained = [task.duration for task in tasks if task.task_id == "train" and task.duration is not None]
     return JobInfo(
         job_id=document.job_id,
@@ -79,19 +85,19 @@ def job_info(
         submitted_at=document.submitted_at,
         started=row.started,
         duration=row.duration,
-        process_time=round(sum(trained), 3) if trained else _process_time(records),
+        process_time=round(sum(trained), 3) if trained else None,
         resources=document.resources,
         runtime=document.runtime,
-        limits=next((record.limits for record in records), ""),
+        limits=_limits(workspace, document),
         dag_id=document.dag_id,
         dag_version=run.version if run else None,
         url=f"/dags/{document.dag_id}/runs/{document.run_id}",
         stages=[
             StageState(task_id=_task_name(task), state=task.state, seconds=task.duration) for task in tasks
         ],
-        metrics=sorted({name for model in models for name in model.metrics}),
-        models=rows[page * PAGE : (page + 1) * PAGE],
-        pages=max(1, -(-len(rows) // PAGE)),
+        metrics=summary.metrics,
+        models=rows,
+        pages=max(1, -(-len(found) // PAGE)),
         page=page,
     )
 
@@ -118,10 +124,22 @@ def start_job(workspace: WorkspaceCatalog, document: JobDocument, digest: str, d
     """Start the Airflow run of a recorded job; one that is there already is left alone."""
     if airflow_internals.runs([_key(document)], db):
         return
+    conf = {"job": digest, "workspace": document.workspace, "author": document.author}
+    # A run is pinned to the DAG's newest version: nobody may publish another shape before it is created.
+    with _publishing:
+        _shape(workspace, document, db)
+        airflow_internals.start_run(document.dag_id, document.run_id, conf, document.author, db)
+
+
+def _shape(workspace: WorkspaceCatalog, document: JobDocument, db: Session) -> None:
+    """Let the DAG have as many trials at a time as the job asks for; generated again only if it differs."""
+    for definition in workspace.definitions():
+        if definition.name == document.definition and definition.parallelism != document.parallelism:
+            workspace.set_definition(definition.model_copy(update={"parallelism": document.parallelism}))
+            publish_dags(workspace, db)
+            return
     if not airflow_internals.has_dag(document.dag_id, db):
         publish_dags(workspace, db)
-    conf = {"job": digest, "workspace": document.workspace, "author": document.author}
-    airflow_internals.start_run(document.dag_id, document.run_id, conf, document.author, db)
 
 
 def publish_dags(workspace: WorkspaceCatalog, db: Session) -> list[str]:
@@ -134,7 +152,15 @@ def publish_dags(workspace: WorkspaceCatalog, db: Session) -> list[str]:
 
 
 def kill_job(workspace: WorkspaceCatalog, document: JobDocument, user: str, db: Session) -> JobOutcome:
-    """End a running job: first its record, so that nothing else becomes its outcome, then its run."""
+    """End a running job: first its record, so that nothing else becomes its outcome, then its run.
+
+    :raises ConflictError: it has ended already
+    """
+    key = _key(document)
+    run = airflow_internals.runs([key], db).get(key)
+    state = _state(document, run, workspace.outcome(document.job_id))
+    if state.ended:
+        raise ConflictError(f"Job {document.job_id} has ended already, as {state}.", "See kaos train list.")
     outcome = workspace.set_outcome(
         JobOutcome(
             job_id=document.job_id,
@@ -144,7 +170,11 @@ def kill_job(workspace: WorkspaceCatalog, document: JobDocument, user: str, db: 
             by=user,
         )
     )
-    airflow_internals.fail_run(document.dag_id, document.run_id, db)
+    airflow_internals.fail_run(*key, db)
+    deadline = time.monotonic() + _END_SECONDS
+    while airflow_internals.active_tasks(*key, db) and time.monotonic() < deadline:
+        db.commit()
+        time.sleep(0.1)
     return outcome
 
 
@@ -176,7 +206,7 @@ def _row(document: JobDocument, run: Run | None, tasks: Sequence[Task], outcome:
         job_id=document.job_id,
         stage=Stage.TRAINING if state.ended else _stage(document, tasks),
         state=state,
-        hyperopt=bool(document.params),
+        hyperopt=document.params is not None,
         started=started,
         duration=round((until - started).total_seconds(), 3) if started and until else None,
     )
@@ -217,26 +247,52 @@ def _task_name(task: Task) -> str:
     return task.task_id if task.map_index < 0 else f"{task.task_id}[{task.map_index}]"
 
 
-def _process_time(records: list[TrialRecord]) -> float | None:
-    return round(sum(record.seconds for record in records), 3) if records else None
+def job_summary(workspace: WorkspaceCatalog, document: JobDocument, outcome: JobOutcome | None) -> JobSummary:
+    """Return the job's trials: from one object when it has ended, trial by trial while it runs."""
+    if outcome is not None and outcome.summary is not None:
+        return JobSummary.parse(workspace.store.objects.get(outcome.summary))
+    trials = [
+        TrialSummary(
+            index=record.index,
+            name=record.name,
+            params=record.params,
+            model_id=None,
+            digest=record.model,
+            reason=record.reason,
+            metrics=record.metrics,
+        )
+        for record in workspace.trials(document.job_id)
+    ]
+    return JobSummary(trials=trials, metrics=sorted({name for trial in trials for name in trial.metrics}))
+
+
+def _limits(workspace: WorkspaceCatalog, document: JobDocument) -> str:
+    record = workspace.trial(document.job_id, 0)
+    return record.limits if record else ""
 
 
 def _model_row(
-    document: JobDocument, workspace: WorkspaceCatalog, model: ModelRecord, metric: str | None
+    document: JobDocument, workspace: WorkspaceCatalog, trial: TrialSummary, metric: str | None
 ) -> ModelRow:
-    return _empty_row(document, workspace, JobState.SUCCESS).model_copy(
+    metrics: dict[str, Any] = dict(trial.metrics)
+    if trial.model_id is not None:  # of the few on a page, with the metrics that are no numbers too
+        (record,) = [
+            model
+            for model in workspace.job_models(document.job_id, [trial.model_id])
+            if model.trial.index == trial.index
+        ]
+        metrics = record.metrics
+    return _empty_row(document, workspace, JobState.FAILURE if trial.reason else JobState.SUCCESS).model_copy(
         update={
-            "model_id": model.model_id,
-            "digest": model.digest,
-            "hyperparams": model.trial.params,
-            "score": score(model.metrics, metric) if metric else None,
-            "metrics": model.metrics,
+            "model_id": trial.model_id,
+            "digest": trial.digest,
+            "reason": trial.reason,
+            "hyperparams": trial.params,
+            "params_shown": point_path(document.params.digest, trial.params) if document.params else None,
+            "score": trial.metrics.get(metric) if metric else None,
+            "metrics": metrics,
         }
     )
-
-
-def _failed_row(document: JobDocument, workspace: WorkspaceCatalog, record: TrialRecord) -> ModelRow:
-    return _empty_row(document, workspace, JobState.FAILURE).model_copy(update={"reason": record.reason})
 
 
 def _empty_row(document: JobDocument, workspace: WorkspaceCatalog, state: JobState) -> ModelRow:
@@ -248,5 +304,4 @@ def _empty_row(document: JobDocument, workspace: WorkspaceCatalog, state: JobSta
         model_id=None,
         digest=None,
         state=state,
-        hyperparams=document.params,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import click
 from kaos.errors import AlreadyExistsError, InvalidInputError, UnknownNameError
 from kaos.resources import Resources
 from kaos.schema.bundle import BundleKind
-from kaos.schema.deploy import DeployRequest, DeployResponse
-from kaos_cli import train_output
+from kaos.schema.deploy import DeployRequest, DeployResponse, Parameters
+from kaos_cli import train_compare, train_output
 from kaos_cli.client import WorkspaceClient, connect
 from kaos_cli.config import Config, current_workspace, load_config, remember_rows, row
 from kaos_cli.options import JobOptions
@@ -30,6 +31,14 @@ def train() -> None:
 @train.command()
 @click.option("-s", "--source", type=click.Path(path_type=Path), help="Directory of the source bundle.")
 @click.option("-d", "--data", type=click.Path(path_type=Path), help="Directory of the data bundle.")
+@click.option(
+    "-h", "--hyperparams", type=click.Path(path_type=Path), help="JSON file of values per hyperparameter."
+)
+@click.option("-p", "--parallelism", type=click.IntRange(1, 1000), help="Trials at a time, at most.")
+@click.option("--samples", type=click.IntRange(1), help="Draw so many random trials instead of the grid.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the random trials.")
+@click.option("--max-failed", type=click.IntRange(0), help="Stop the job when more trials failed.")
+@click.option("--no-hyperparams", is_flag=True, help="Drop the workspace's current hyperparameters.")
 @click.option("--cpu", help="Cores, such as 0.5 or 2.")
 @click.option("--memory", help="Memory with an SI suffix, such as 512Mi or 2G.")
 @click.option("--gpu", help="Number of GPUs.")
@@ -38,6 +47,12 @@ def train() -> None:
 def deploy(
     source: Path | None,
     data: Path | None,
+    hyperparams: Path | None,
+    parallelism: int | None,
+    samples: int | None,
+    seed: int,
+    max_failed: int | None,
+    no_hyperparams: bool,
     cpu: str | None,
     memory: str | None,
     gpu: str | None,
@@ -52,10 +67,16 @@ def deploy(
     Example:
         kaos train deploy -s templates/mnist/model-train -d templates/mnist/data
     """
-    resources = Resources.parse(cpu, memory, gpu)
+    request = DeployRequest(
+        params=_parameters(hyperparams, samples, seed),
+        no_params=no_hyperparams,
+        parallelism=parallelism,
+        max_failed=max_failed,
+        resources=Resources.parse(cpu, memory, gpu),
+    )
     client = _workspace(load_config())
-    response = _submit(client, source, data, resources)
-    if source is None and data is None and response.job_id is not None:
+    response = _submit(client, source, data, request)
+    if source is None and data is None and request.params is None and response.job_id is not None:
         say("Nothing new was submitted: this trains again on the current inputs.")
     if output == "json":
         print_json(train_output.deploy_json(response))
@@ -158,6 +179,62 @@ def build_logs(ind: int | None, job_id: str | None, follow: bool) -> None:
 
 @train.command()
 @JobOptions
+def kill(ind: int | None, job_id: str | None) -> None:
+    """End a running job with all that it started.
+
+    Example: kaos train kill -i 0
+    """
+    config = load_config()
+    client = _workspace(config)
+    killed = client.kill(_job(config, client, ind, job_id))
+    say(f"Successfully killed job {killed.job_id}")
+
+
+@train.command()
+@click.option("-s", "--sort", required=True, help="The metric that decides.")
+@click.option("--ascending", is_flag=True, help="The lowest is the best.")
+@JobOptions
+def best(ind: int | None, job_id: str | None, sort: str, ascending: bool) -> None:
+    """Print the id of a job's best model.
+
+    Example: kaos train best -i 0 -s accuracy_test
+    """
+    config = load_config()
+    client = _workspace(config)
+    summary = client.summary(_job(config, client, ind, job_id))
+    click.echo(train_compare.best(summary, sort, ascending=ascending).model_id)
+
+
+@train.command()
+@click.option(
+    "-i", "--ind", type=int, multiple=True, help="Row of the list that was printed last; repeat it."
+)
+@click.option("-j", "--job-id", multiple=True, help="Id of a job, or its beginning; repeat it.")
+@click.option("-s", "--sort", help="Show this metric alone, the best model first.")
+@click.option("--ascending", is_flag=True, help="The lowest score first.")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", help="How to print."
+)
+def compare(
+    ind: tuple[int, ...], job_id: tuple[str, ...], sort: str | None, ascending: bool, output: str
+) -> None:
+    """Print the models of jobs side by side: hyperparameters and metrics.
+
+    Example: kaos train compare -i 0 -i 1 -s accuracy_test
+    """
+    config = load_config()
+    client = _workspace(config)
+    ids = [_job(config, client, each, None) for each in ind] + [
+        _job(config, client, None, each) for each in job_id
+    ]
+    if not ids:
+        raise InvalidInputError("Which jobs?", "Give their rows of kaos train list, -i 0 -i 1, or their ids.")
+    rows = train_compare.rows([(each, client.summary(each)) for each in ids], sort, ascending=ascending)
+    train_compare.show(rows, output)
+
+
+@train.command()
+@JobOptions
 def dag(ind: int | None, job_id: str | None) -> None:
     """Print the generated source that a job ran on.
 
@@ -231,8 +308,23 @@ def job_size(*sizes: int) -> int:
     return sum(sizes)
 
 
+def _parameters(path: Path | None, samples: int | None, seed: int) -> Parameters | None:
+    from kaos.parameters import parse
+
+    if path is None:
+        if samples is not None:
+            raise InvalidInputError("--samples needs hyperparameters.", "Give their file: -h FILE.")
+        return None
+    try:
+        content = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{path} cannot be read: {error}.", "Give a JSON file: -h FILE.") from error
+    parse(content.encode(), samples=samples, seed=seed, most=sys.maxsize)  # before anything is sent
+    return Parameters(name=path.name, content=content, samples=samples, seed=seed)
+
+
 def _submit(
-    client: WorkspaceClient, source: Path | None, data: Path | None, resources: Resources
+    client: WorkspaceClient, source: Path | None, data: Path | None, request: DeployRequest
 ) -> DeployResponse:
     from kaos.transfer.scan import walk
     from kaos_cli.transfer import check, scan_directory, submit, target_of
@@ -255,7 +347,7 @@ def _submit(
         say()
         digests[kind] = bundle.pin.digest
     return client.deploy(
-        DeployRequest(source=digests.get("source"), data=digests.get("data"), resources=resources)
+        request.model_copy(update={"source": digests.get("source"), "data": digests.get("data")})
     )
 
 

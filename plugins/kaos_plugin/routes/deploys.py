@@ -10,12 +10,13 @@ from fastapi import APIRouter, status
 from kaos import __version__
 from kaos.catalog import WorkspaceCatalog
 from kaos.errors import UnknownNameError
-from kaos.job import TRAIN, BundlePin, Inputs, JobDocument, new_job_id
+from kaos.job import TRAIN, BundlePin, Definition, Inputs, JobDocument, ParametersPin, new_job_id
 from kaos.names import dag_id
+from kaos.parameters import parse
 from kaos.runtime.capacity import machine_capacity
 from kaos.schema.bundle import BundleKind
-from kaos.schema.deploy import DeployRequest, DeployResponse
-from kaos_operators.hook import runtimes
+from kaos.schema.deploy import DeployRequest, DeployResponse, Parameters
+from kaos_operators.hook import max_trials, runtimes
 from kaos_plugin.auth import Deployable, Readable, User
 from kaos_plugin.jobs import start_job
 
@@ -37,8 +38,9 @@ def deploy(workspace: Deployable, body: DeployRequest, user: User, session: Sess
     new = Inputs(
         source=_pin(workspace, "source", body.source),
         data=_pin(workspace, "data", body.data),
+        params=_parameters(workspace, body.params, user.get_name()),
     )
-    inputs = workspace.merge_inputs(new)
+    inputs = workspace.merge_inputs(new, drop_params=body.no_params and body.params is None)
     if inputs.source is None or inputs.data is None:
         return _response(workspace, inputs, None)
     job_id = new_job_id()
@@ -50,6 +52,9 @@ def deploy(workspace: Deployable, body: DeployRequest, user: User, session: Sess
         run_id=job_id,
         source=inputs.source,
         data=inputs.data,
+        params=inputs.params,
+        parallelism=body.parallelism or Definition(workspace=workspace.workspace.name).parallelism,
+        max_failed=body.max_failed,
         resources=body.resources,
         runtime=runtime,
         author=user.get_name(),
@@ -69,10 +74,19 @@ def _pin(workspace: WorkspaceCatalog, kind: BundleKind, digest: str | None) -> B
     return bundle.pin
 
 
+def _parameters(workspace: WorkspaceCatalog, given: Parameters | None, user: str) -> ParametersPin | None:
+    if given is None:
+        return None
+    space = parse(given.content.encode(), samples=given.samples, seed=given.seed, most=max_trials())
+    return ParametersPin(name=given.name, digest=workspace.add_space(space), trials=space.size, author=user)
+
+
 def _response(workspace: WorkspaceCatalog, inputs: Inputs, job_id: str | None) -> DeployResponse:
     pins = {"source": inputs.source, "data": inputs.data}
+    space = workspace.space(inputs.params)
     return DeployResponse(
         inputs=inputs,
+        space=space.shown if space else None,
         shown={kind: workspace.shown(pin) for kind, pin in pins.items() if pin is not None},
         image=workspace.image(inputs.source.digest) if inputs.source else None,
         job_id=job_id,

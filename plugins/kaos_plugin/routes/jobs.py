@@ -10,11 +10,12 @@ from fastapi import APIRouter, Query
 from kaos.bundle import Tree
 from kaos.catalog import WorkspaceCatalog
 from kaos.errors import InvalidInputError, UnknownNameError
-from kaos.job import JobDocument
+from kaos.job import JobDocument, JobOutcome
+from kaos.model import JobSummary
 from kaos.schema.job import JobContent, JobInfo, JobList, JobSource, LogChunk
 from kaos_dags.publish import head
 from kaos_plugin import airflow_internals, jobs
-from kaos_plugin.auth import Readable
+from kaos_plugin.auth import Deployable, Readable, User
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
 
@@ -45,6 +46,20 @@ def get_job(
     return jobs.job_info(workspace, job_id, metric, ascending, page, session)
 
 
+@router.get("/{job_id}/summary")
+def get_summary(workspace: Readable, job_id: str) -> JobSummary:
+    """Return all trials of a job that have ended, with their numeric metrics."""
+    document, _ = workspace.job(job_id)
+    return jobs.job_summary(workspace, document, workspace.outcome(document.job_id))
+
+
+@router.post("/{job_id}/kill")
+def kill_job(workspace: Deployable, job_id: str, user: User, session: SessionDep) -> JobOutcome:
+    """End a running job with all that it started, and keep it as killed."""
+    document, _ = workspace.job(job_id)
+    return jobs.kill_job(workspace, document, user.get_name(), session)
+
+
 @router.get("/{job_id}/content")
 def get_content(workspace: Readable, job_id: str) -> JobContent:
     """Return the trees that `train get` writes."""
@@ -57,7 +72,7 @@ def get_logs(
 ) -> LogChunk:
     """Return lines that the user's script printed."""
     document, _ = workspace.job(job_id)
-    record = next((found for found in workspace.trials(document.job_id) if found.index == trial), None)
+    record = workspace.trial(document.job_id, trial)
     if record is not None:
         return _stored(workspace.store.objects.get(record.log), position)
     return _live(workspace, document, "train", trial, "kaos.script", position, session)
