@@ -12,18 +12,22 @@ from kaos.catalog import Catalog, WorkspaceCatalog
 from kaos.digest import digest_bytes
 from kaos.errors import AlreadyExistsError, InvalidInputError, InvalidNameError, UnknownNameError
 from kaos.job import (
+    MAPPED,
     BundlePin,
     Definition,
     Inputs,
     JobDocument,
     JobOutcome,
     JobState,
+    ParametersPin,
     Trial,
+    batches,
     new_job_id,
     trials,
 )
 from kaos.lineage import AirflowRun, BuildRecord, TrialRecord
 from kaos.model import ModelRecord, model_id, read_metrics, score, sort_key
+from kaos.parameters import parse
 from kaos.resources import Resources
 from kaos.schema.bundle import BundleKind
 from kaos.store import memory_store
@@ -63,7 +67,7 @@ def model(workspace: WorkspaceCatalog, job: JobDocument, content: bytes) -> Mode
     tree = Tree.of([File("m", len(content), workspace.store.objects.put(content))])
     workspace.store.objects.put(tree.encoded)
     return ModelRecord(
-        model_id=workspace.next_model_id(job.source, job.data, tree.digest),
+        model_id=workspace.next_model_id(job, tree.digest),
         digest=tree.digest,
         files=1,
         size=len(content),
@@ -216,12 +220,16 @@ def test_same_model_from_two_jobs_is_one_model(workspace: WorkspaceCatalog) -> N
         workspace.model_records(one.model_id[:-1])
 
 
-def test_model_id_is_lengthened_when_it_is_taken() -> None:
+def test_model_id_is_lengthened_when_it_is_taken(workspace: WorkspaceCatalog) -> None:
     pin = BundlePin(name="b", digest="a" * 64, files=1, size=1, author="ada")
+    job = document(workspace).model_copy(update={"source": pin, "data": pin})
     digest = "b" * 64
-    assert model_id(pin, pin, digest, lambda _: None) == "aaaaa_aaaaa:bbbbbb"
+    assert model_id(job, digest, lambda _: None) == "aaaaa_aaaaa:bbbbbb"
     taken = {"aaaaa_aaaaa:bbbbbb": "another", "aaaaaa_aaaaaa:bbbbbbb": f"{pin.digest}_{pin.digest}:{digest}"}
-    assert model_id(pin, pin, digest, taken.get) == "aaaaaa_aaaaaa:bbbbbbb"
+    assert model_id(job, digest, taken.get) == "aaaaaa_aaaaaa:bbbbbbb"
+    params = ParametersPin(name="p", digest="c" * 64, trials=2, author="ada")
+    grid = job.model_copy(update={"params": params})
+    assert model_id(grid, digest, lambda _: None) == "aaaaa_aaaaa_ccccc:bbbbbb"
 
 
 def test_killed_workspace_keeps_its_models_if_asked(workspace: WorkspaceCatalog) -> None:
@@ -248,7 +256,40 @@ def test_trials_are_recorded_by_index(workspace: WorkspaceCatalog) -> None:
     workspace.set_trial(job.job_id, record.model_copy(update={"succeeded": False}))
     workspace.set_trial(job.job_id, record)
     assert workspace.trials(job.job_id) == [record]
-    assert trials(job) == [Trial(index=0, name="train", params={})]
+    assert workspace.trial(job.job_id, 0) == record
+    assert workspace.trial(job.job_id, 1) is None
+    assert [workspace.add_failure(job.job_id, index) for index in (3, 3, 4)] == [1, 1, 2]
+
+
+@given(st.integers(1, 12_000), st.integers(1, 100))
+def test_batches_cover_every_trial_once_and_are_few(count: int, parallelism: int) -> None:
+    planned = [Trial(index=index, name=str(index)) for index in range(count)]
+    found = batches(planned, parallelism)
+    assert [index for batch in found for index in range(batch.start, batch.start + batch.count)] == list(
+        range(count)
+    )
+    assert len(found) <= MAPPED
+    assert len(found) == count or count > MAPPED
+    assert max(batch.count for batch in found) - min(batch.count for batch in found) <= 1
+
+
+def test_trials_are_the_points_of_the_space() -> None:
+    assert trials(None) == [Trial(index=0, name="train", params={})]
+    space = parse(b'{"b": [1, 2], "a": "x"}', samples=None, seed=0, most=10)
+    assert trials(space) == [
+        Trial(index=0, name="a=x b=1", params={"a": "x", "b": 1}),
+        Trial(index=1, name="a=x b=2", params={"a": "x", "b": 2}),
+    ]
+
+
+def test_params_of_a_job_come_back_and_can_be_dropped(workspace: WorkspaceCatalog) -> None:
+    space = parse(b'{"a": [1, 2]}', samples=None, seed=0, most=10)
+    pin = ParametersPin(name="p.json", digest=workspace.add_space(space), trials=2, author="ada")
+    assert pin.digest == space.digest
+    assert workspace.space(pin) == space
+    assert workspace.merge_inputs(Inputs(params=pin)).params == pin
+    assert workspace.merge_inputs(Inputs()).params == pin
+    assert workspace.merge_inputs(Inputs(), drop_params=True).params is None
 
 
 def test_definition_names_are_checked() -> None:
