@@ -9,6 +9,7 @@ The refs, below ``workspaces/<workspace>/``::
     trees/<digest>                  a tree that members of the workspace may read (a bundle's or a model's)
     jobs/<job_id>                   digest of the JobDocument
     trials/<job_id>/<index>         the TrialRecord of the trial's last try
+    memo/<digest>                   the trial that was made of this environment, code, data and parameters
     failures/<job_id>/<index>       empty; a trial that failed, for counting them
     builds/<job_id>                 digest of the build's log
     images/<source digest>          digest of the environment that was last built from a source bundle
@@ -38,6 +39,7 @@ from kaos.parameters import Space
 from kaos.schema.bundle import Bundle, BundleKind
 from kaos.schema.workspace import Workspace
 from kaos.store import Store
+from kaos.value import Value
 
 _ATTEMPTS = 100
 
@@ -83,6 +85,13 @@ class Catalog:
                 "workspace", name, (known.name for known in self.workspaces()), "See kaos workspace list."
             )
         return WorkspaceCatalog(self.store, Workspace.parse(ref.value))
+
+
+class Made(Value):
+    """A trial that succeeded, and the job it was part of."""
+
+    job_id: str
+    record: TrialRecord
 
 
 class WorkspaceCatalog:
@@ -251,6 +260,15 @@ class WorkspaceCatalog:
         """Return the record of a trial that has ended, or None."""
         ref = self.store.refs.get(f"{self._at}/trials/{job_id}/{index:06d}")
         return TrialRecord.parse(ref.value) if ref else None
+
+    def remember_trial(self, key: str, job_id: str, record: TrialRecord) -> None:
+        """Keep a trial's record under what it was made of, for jobs that take models over."""
+        self.store.refs.create(f"{self._at}/memo/{key}", Made(job_id=job_id, record=record).encode())
+
+    def made(self, key: str) -> Made | None:
+        """Return the trial that was made of this, or None."""
+        ref = self.store.refs.get(f"{self._at}/memo/{key}")
+        return Made.parse(ref.value) if ref else None
 
     def add_failure(self, job_id: str, index: int) -> int:
         """Count a trial as failed, and return how many of the job are."""

@@ -96,6 +96,11 @@ class JobDocument(Value):
     :param run_id: the run of that DAG
     :param parallelism: trials at a time, at most
     :param max_failed: more failed trials than this stop the job; None for never
+    :param retries: how often a trial is tried again that was lost or ran out of memory
+    :param retry_errors: try again after an error of the script too
+    :param reuse: take a trial's model from an earlier job with the same environment, data and parameters
+    :param only: indexes of the trials to run; None for all
+    :param rerun_of: the job whose inputs these are
     :param submitted_at: time of the deploy, UTC
     """
 
@@ -111,6 +116,11 @@ class JobDocument(Value):
     params: ParametersPin | None = None
     parallelism: int = 4
     max_failed: int | None = None
+    retries: int = 0
+    retry_errors: bool = False
+    reuse: bool = False
+    only: list[int] | None = None
+    rerun_of: str | None = None
     resources: Resources
     runtime: str
     author: str
@@ -183,7 +193,7 @@ class JobOutcome(Value):
 class Batch(Value):
     """Consecutive trials that one task runs, one after the other.
 
-    :param start: index of the first
+    :param start: place of the first among the job's trials
     :param count: how many
     :param name: what the task is called in Airflow's UI
     """
@@ -200,19 +210,22 @@ _LANES = 4
 """Tasks for each trial at a time where trials are batched: few, and short enough to end about together."""
 
 
-def trials(space: Space | None) -> list[Trial]:
-    """Return the trials of a job; without hyperparameters it is one."""
+def trials(space: Space | None, only: list[int] | None = None) -> list[Trial]:
+    """Return the trials of a job, or those of them with these indexes; without hyperparameters it is one."""
     if space is None:
         return [Trial(index=0, name="train")]
+    wanted = None if only is None else set(only)
     return [
-        Trial(index=index, name=point_name(point), params=point) for index, point in enumerate(space.points())
+        Trial(index=index, name=point_name(point), params=point)
+        for index, point in enumerate(space.points())
+        if wanted is None or index in wanted
     ]
 
 
 def batches(planned: list[Trial], parallelism: int) -> list[Batch]:
     """Return how the trials are spread over tasks: a task each, or batches of about the same size."""
     if len(planned) <= MAPPED:
-        return [Batch(start=trial.index, count=1, name=trial.name) for trial in planned]
+        return [Batch(start=place, count=1, name=trial.name) for place, trial in enumerate(planned)]
     number = min(MAPPED, max(1, parallelism * _LANES))
     edges = [len(planned) * edge // number for edge in range(number + 1)]
     return [

@@ -64,6 +64,7 @@ class TrialRecord(Value):
     """How a trial ended.
 
     :param model: digest of the tree it wrote, None if it failed
+    :param reused_from: the job that the model comes from, if it was not trained anew
     :param metrics: its numeric metrics by name
     :param log: digest of what it printed, an object in the store
     :param limits: what held it to the resources asked for, in words
@@ -79,6 +80,7 @@ class TrialRecord(Value):
     metrics: dict[str, float] = Field(default_factory=dict)
     log: str
     limits: str
+    reused_from: str | None = None
     started_at: datetime
     ended_at: datetime
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import ResumableJobMixin, get_current_context
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException
 
+from kaos.digest import digest_bytes
 from kaos.errors import InvalidInputError, KaosError, TrainingFailedError
 from kaos.job import Batch, Trial, batches, trials
 from kaos.lineage import BuildRecord, TrialRecord, small
@@ -45,7 +46,7 @@ class PlanTrialsOperator(KaosOperator):
         self, document: JobDocument, workspace: WorkspaceCatalog, context: Context
     ) -> list[dict[str, Any]]:
         """Return the batches as plain values: up to 200 trials have a task each, more share tasks."""
-        planned = trials(workspace.space(document.params))
+        planned = trials(workspace.space(document.params), document.only)
         return [small(batch) for batch in batches(planned, document.parallelism)]
 
 
@@ -72,7 +73,9 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         batch = Batch.model_validate(self.batch)
         get_current_context()["trial_name"] = batch.name  # type: ignore[typeddict-unknown-key]
         self._document, self._workspace = document, workspace
-        planned = trials(workspace.space(document.params))[batch.start : batch.start + batch.count]
+        planned = trials(workspace.space(document.params), document.only)[
+            batch.start : batch.start + batch.count
+        ]
         records = [self._attempt(trial, context) for trial in planned]
         failed = [record for record in records if not record.succeeded]
         if failed:
@@ -88,11 +91,13 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         if record is not None:
             return record
         self._stop_if_too_many_failed()
-        try:
-            record = self._run(context)
-        except KaosError as error:  # of this trial alone: its output cannot be kept, say
-            record = self._failure(str(error))
-            self._workspace.set_trial(self._document.job_id, record)
+        record = self._reused()
+        if record is None:
+            try:
+                record = self._run(context)
+            except KaosError as error:  # of this trial alone: its output cannot be kept, say
+                record = self._failure(str(error))
+        self._workspace.set_trial(self._document.job_id, record)
         if not record.succeeded:
             self._workspace.add_failure(self._document.job_id, trial.index)
         return record
@@ -108,12 +113,53 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         return record if record is not None and record.succeeded else None
 
     def _run(self, context: Context) -> TrialRecord:
-        self.execute_resumable(context)
-        record = self._record(runtime().observe(self._handle))
-        self._workspace.set_trial(self._document.job_id, record)
+        """Run the trial, again if it was lost or ran out of memory and the job allows it."""
+        document = self._document
+        for attempt in range(document.retries + 1):
+            self.execute_resumable(context)
+            status = runtime().observe(self._handle)
+            final = status.state is RunState.FAILED and not (status.out_of_memory or document.retry_errors)
+            if (
+                status.state is RunState.SUCCEEDED
+                or status.terminated
+                or final
+                or attempt == document.retries
+            ):
+                break
+            self.log.warning(
+                "%s: %s. Try %d of %d", self._trial.name, status.reason, attempt + 2, document.retries + 1
+            )
+            self._forget(context)
+        record = self._record(status)
         if record.succeeded:
+            self._workspace.remember_trial(self._memo_key, document.job_id, record)
             shutil.rmtree(self._run_directory, ignore_errors=True)
+            shutil.rmtree(self._checkpoint, ignore_errors=True)
         return record
+
+    def _forget(self, context: Context) -> None:
+        """Let the next attempt start the script anew."""
+        store = context.get("task_state_store")
+        if store is not None:
+            store.delete(self.external_id_key)
+        shutil.rmtree(self._run_directory, ignore_errors=True)
+
+    def _reused(self) -> TrialRecord | None:
+        """Return what an earlier job made of the same environment, code, data and parameters."""
+        made = self._workspace.made(self._memo_key) if self._document.reuse else None
+        if made is None:
+            return None
+        self.log.info("%s: the model of job %s is taken over", self._trial.name, made.job_id)
+        source = made.record.reused_from or made.job_id
+        return made.record.model_copy(
+            update={"index": self._trial.index, "name": self._trial.name, "reused_from": source}
+        )
+
+    @property
+    def _memo_key(self) -> str:
+        document, build = self._document, BuildRecord.model_validate(self.environment)
+        made_of = [build.environment, document.source.digest, document.data.digest, self._trial.params]
+        return digest_bytes(json.dumps(made_of, sort_keys=True).encode())
 
     # -- what ResumableJobMixin asks for -----------------------------------------------------------------
 
@@ -135,6 +181,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         run.mkdir(parents=True)
         checkout(objects, workspace.tree(document.source.digest).below(MODEL), run / "program", writable=True)
         (run / "params.json").write_text(json.dumps(self._trial.params))
+        self._checkpoint.mkdir(parents=True, exist_ok=True)
         self._handle = runtime().launch(
             RunSpec(
                 run_id=f"{document.job_id}-{self._trial.index}",
@@ -145,7 +192,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
                 output=run / "output",
                 directory=run / "run",
                 environment=environment,
-                env=build.variables,
+                env={**build.variables, "KAOS_CHECKPOINT": str(self._checkpoint)},
                 executables=spec.executables,
                 resources=document.resources,
             )
@@ -168,9 +215,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
 
     def poll_until_complete(self, external_id: Any, context: Context) -> None:
         """Pass the script's lines on as they come, until it ends."""
-        status = runtime().follow(self._handle, lambda line: script_log.info("%s", line))
-        if status.state is RunState.LOST:
-            raise AirflowException(f"The run is lost: {status.reason}")
+        runtime().follow(self._handle, lambda line: script_log.info("%s", line))
 
     def get_job_result(self, external_id: Any, context: Context) -> None:
         """Return nothing: what the run left is read when it has ended, however that came about."""
@@ -185,6 +230,11 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
     @property
     def _run_directory(self) -> Path:
         return work_directory() / "runs" / self._document.job_id / str(self._trial.index)
+
+    @property
+    def _checkpoint(self) -> Path:
+        """Return the directory that outlives the tries of a trial on this worker."""
+        return work_directory() / "checkpoints" / self._document.job_id / str(self._trial.index)
 
     def _record(self, status: RunStatus) -> TrialRecord:
         objects = self._workspace.store.objects

@@ -25,7 +25,7 @@ from kaos.errors import (
     UnknownNameError,
     error_of,
 )
-from kaos.job import JobOutcome
+from kaos.job import JobDocument, JobOutcome
 from kaos.model import JobSummary
 from kaos.names import check_workspace
 from kaos.schema.bundle import (
@@ -227,6 +227,11 @@ class WorkspaceClient(Client):
         """Return everything about a job."""
         path = f"{self._at}/jobs/{quote(job_id, safe='')}"
         return self._get(JobInfo, path, metric=metric, ascending=ascending, page=page)
+
+    def rerun(self, job_id: str, *, failed: bool) -> JobDocument:
+        """Start a job on exactly the inputs of another."""
+        path = f"{self._at}/jobs/{quote(job_id, safe='')}/rerun"
+        return self._call(JobDocument, "POST", path, query={"failed": failed})
 
     def kill(self, job_id: str) -> JobOutcome:
         """End a running job."""

@@ -32,6 +32,9 @@ class DeployRequest(Value):
     :param no_params: drop the current hyperparameters
     :param parallelism: trials at a time; None for the workspace's number
     :param max_failed: more failed trials than this stop the job
+    :param retries: how often a trial is tried again that was lost or ran out of memory
+    :param retry_errors: try again after an error of the script too
+    :param reuse: take over models that were made of the same environment, code, data and parameters
     """
 
     source: str | None = None
@@ -40,6 +43,9 @@ class DeployRequest(Value):
     no_params: bool = False
     parallelism: int | None = Field(default=None, ge=1, le=1000)
     max_failed: int | None = Field(default=None, ge=0)
+    retries: int = Field(default=0, ge=0, le=100)
+    retry_errors: bool = False
+    reuse: bool = False
     resources: Resources = Resources()
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from kaos import __version__
 from kaos.catalog import WorkspaceCatalog
 from kaos.errors import ConflictError, KaosError
-from kaos.job import JobDocument, JobOutcome, JobState, Stage
+from kaos.job import JobDocument, JobOutcome, JobState, Stage, new_job_id, trials
 from kaos.model import JobSummary, TrialSummary, short_model, sort_key
+from kaos.names import dag_id
 from kaos.parameters import point_path
 from kaos.schema.job import JobContent, JobInfo, JobList, JobModel, JobRow, ModelRow, StageState
 from kaos_dags.publish import publish
@@ -176,6 +178,40 @@ def kill_job(workspace: WorkspaceCatalog, document: JobDocument, user: str, db: 
         db.commit()
         time.sleep(0.1)
     return outcome
+
+
+def rerun_job(
+    workspace: WorkspaceCatalog, document: JobDocument, user: str, *, failed: bool, db: Session
+) -> JobDocument:
+    """Start a job on exactly the inputs of another, or on those of its trials that failed.
+
+    :raises ConflictError: no trial of it failed
+    """
+    only = document.only
+    if failed:
+        summary = job_summary(workspace, document, workspace.outcome(document.job_id))
+        ended = {trial.index for trial in summary.trials if not trial.reason}
+        planned = trials(workspace.space(document.params), document.only)
+        only = [trial.index for trial in planned if trial.index not in ended]
+        if not only:
+            raise ConflictError(
+                f"No trial of job {document.job_id} failed.", "Rerun all: leave --failed out."
+            )
+    job_id = new_job_id()
+    again = document.model_copy(
+        update={
+            "job_id": job_id,
+            "run_id": job_id,
+            "dag_id": dag_id(document.workspace, document.definition),
+            "only": only,
+            "rerun_of": document.job_id,
+            "author": user,
+            "submitted_at": datetime.now(UTC),
+            "kaos_version": __version__,
+        }
+    )
+    start_job(workspace, again, workspace.add_job(again), db)
+    return again
 
 
 def start_forgotten_jobs() -> None:

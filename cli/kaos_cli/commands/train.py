@@ -38,6 +38,11 @@ def train() -> None:
 @click.option("--samples", type=click.IntRange(1), help="Draw so many random trials instead of the grid.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random trials.")
 @click.option("--max-failed", type=click.IntRange(0), help="Stop the job when more trials failed.")
+@click.option(
+    "--retries", type=click.IntRange(0, 100), default=0, help="Retry a trial that was lost or out of memory."
+)
+@click.option("--retry-errors", is_flag=True, help="Retry after an error of the script too.")
+@click.option("--reuse", is_flag=True, help="Take over models that were made of the same before.")
 @click.option("--no-hyperparams", is_flag=True, help="Drop the workspace's current hyperparameters.")
 @click.option("--cpu", help="Cores, such as 0.5 or 2.")
 @click.option("--memory", help="Memory with an SI suffix, such as 512Mi or 2G.")
@@ -52,6 +57,9 @@ def deploy(
     samples: int | None,
     seed: int,
     max_failed: int | None,
+    retries: int,
+    retry_errors: bool,
+    reuse: bool,
     no_hyperparams: bool,
     cpu: str | None,
     memory: str | None,
@@ -72,6 +80,9 @@ def deploy(
         no_params=no_hyperparams,
         parallelism=parallelism,
         max_failed=max_failed,
+        retries=retries,
+        retry_errors=retry_errors,
+        reuse=reuse,
         resources=Resources.parse(cpu, memory, gpu),
     )
     client = _workspace(load_config())
@@ -188,6 +199,23 @@ def kill(ind: int | None, job_id: str | None) -> None:
     client = _workspace(config)
     killed = client.kill(_job(config, client, ind, job_id))
     say(f"Successfully killed job {killed.job_id}")
+
+
+@train.command()
+@JobOptions
+@click.option("--failed", is_flag=True, help="Only the trials that failed.")
+@click.option("--wait", is_flag=True, help="Wait for the job to end; exit with 1 if it fails.")
+def rerun(ind: int | None, job_id: str | None, failed: bool, wait: bool) -> None:
+    """Start a job on exactly the inputs of another.
+
+    Example: kaos train rerun -i 0 --failed
+    """
+    config = load_config()
+    client = _workspace(config)
+    document = client.rerun(_job(config, client, ind, job_id), failed=failed)
+    say(f"Job {document.job_id} started.")
+    if wait:
+        wait_for_job(client, document.job_id)
 
 
 @train.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from airflow.api_fastapi.common.db.common import SessionDep
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, status
 
 from kaos.bundle import Tree
 from kaos.catalog import WorkspaceCatalog
@@ -58,6 +58,19 @@ def kill_job(workspace: Deployable, job_id: str, user: User, session: SessionDep
     """End a running job with all that it started, and keep it as killed."""
     document, _ = workspace.job(job_id)
     return jobs.kill_job(workspace, document, user.get_name(), session)
+
+
+@router.post("/{job_id}/rerun", status_code=status.HTTP_201_CREATED)
+def rerun_job(
+    workspace: Deployable,
+    job_id: str,
+    user: User,
+    session: SessionDep,
+    failed: Annotated[bool, Query(description="only the trials that failed")] = False,
+) -> JobDocument:
+    """Start a job on exactly the inputs of another."""
+    document, _ = workspace.job(job_id)
+    return jobs.rerun_job(workspace, document, user.get_name(), failed=failed, db=session)
 
 
 @router.get("/{job_id}/content")
