@@ -21,6 +21,7 @@ from kaos.parameters import point_path
 from kaos.schema.job import JobContent, JobInfo, JobList, JobModel, JobRow, ModelRow, StageState
 from kaos_dags.publish import publish
 from kaos_dags.render import file_name, render
+from kaos_operators.train import runs_here
 from kaos_plugin import airflow_internals
 from kaos_plugin.airflow_internals import Run, Task
 from kaos_plugin.auth import catalog
@@ -174,8 +175,7 @@ def kill_job(workspace: WorkspaceCatalog, document: JobDocument, user: str, db: 
     )
     airflow_internals.fail_run(*key, db)
     deadline = time.monotonic() + _END_SECONDS
-    while airflow_internals.active_tasks(*key, db) and time.monotonic() < deadline:
-        db.commit()
+    while runs_here(document.job_id) and time.monotonic() < deadline:
         time.sleep(0.1)
     return outcome
 
