@@ -54,7 +54,7 @@ with DAG(
         map_index_template="{{ trial_name }}",
         retries=1,  # for faults of a worker; an error of the script is final
         retry_delay=timedelta(seconds=1),
-    ).expand(trial=plan.output)
+    ).expand(batch=plan.output)
 
     # Runs after a failure too: it records how the job ended.
     register = RegisterModelOperator(

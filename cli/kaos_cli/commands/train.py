@@ -193,7 +193,9 @@ def build_logs(ind: int | None, job_id: str | None, follow: bool) -> None:
 def kill(ind: int | None, job_id: str | None) -> None:
     """End a running job with all that it started.
 
-    Example: kaos train kill -i 0
+    \b
+    Example:
+        kaos train kill -i 0
     """
     config = load_config()
     client = _workspace(config)
@@ -208,7 +210,9 @@ def kill(ind: int | None, job_id: str | None) -> None:
 def rerun(ind: int | None, job_id: str | None, failed: bool, wait: bool) -> None:
     """Start a job on exactly the inputs of another.
 
-    Example: kaos train rerun -i 0 --failed
+    \b
+    Example:
+        kaos train rerun -i 0 --failed
     """
     config = load_config()
     client = _workspace(config)
@@ -225,7 +229,9 @@ def rerun(ind: int | None, job_id: str | None, failed: bool, wait: bool) -> None
 def best(ind: int | None, job_id: str | None, sort: str, ascending: bool) -> None:
     """Print the id of a job's best model.
 
-    Example: kaos train best -i 0 -s accuracy_test
+    \b
+    Example:
+        kaos train best -i 0 -s accuracy_test
     """
     config = load_config()
     client = _workspace(config)
@@ -248,7 +254,9 @@ def compare(
 ) -> None:
     """Print the models of jobs side by side: hyperparameters and metrics.
 
-    Example: kaos train compare -i 0 -i 1 -s accuracy_test
+    \b
+    Example:
+        kaos train compare -i 0 -i 1 -s accuracy_test
     """
     config = load_config()
     client = _workspace(config)
