@@ -252,7 +252,7 @@ def best(ind: int | None, job_id: str | None, sort: str, ascending: bool) -> Non
 def compare(
     ind: tuple[int, ...], job_id: tuple[str, ...], sort: str | None, ascending: bool, output: str
 ) -> None:
-    """Print the models of jobs side by side: hyperparameters and metrics.
+    """Print the models of jobs side by side.
 
     \b
     Example:
