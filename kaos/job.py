@@ -153,7 +153,7 @@ class Definition(Value):
     kind: Literal["train"] = "train"
     schedule: str | None = None
     parallelism: int = Field(default=4, ge=1, le=1000)
-    retries: int = Field(default=1, ge=0, le=100)
+    retries: int = Field(default=3, ge=0, le=100)
 
     @field_validator("workspace")
     @classmethod
