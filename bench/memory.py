@@ -68,7 +68,7 @@ def _figures(what: str, transfers: dict[str, Transfer]) -> list[Figure]:
         Figure(
             f"{what} ({large.seconds:.1f} s): memory of the {side}",
             "grows by less than 200 MiB",
-            f"{(most - before) / (1 << 20):.0f} MiB",
+            f"{max(0, most - before) / (1 << 20):.0f} MiB",
             reached=most - before < _LIMIT,
             runs=f"from {before / (1 << 20):.0f} to {most / (1 << 20):.0f} MiB",
         )

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SYNC_ATTEMPTS = 5
+_KEYS = 500
+"""Pairs in one query: PostgreSQL refuses thousands as too deep."""
 
 BUNDLE = "kaos"
 """The name under which `KaosDagBundle` is configured."""
@@ -155,17 +157,22 @@ def start_run(dag_id: str, run_id: str, conf: dict[str, Any], user: str, db: Ses
 
 def runs(keys: Sequence[tuple[str, str]], db: Session) -> dict[tuple[str, str], Run]:
     """Return those runs (DAG id and run id) that Airflow still has."""
-    if not keys:
-        return {}
-    query = select(
-        DagRun.dag_id, DagRun.run_id, DagRun.state, DagRun.start_date, DagRun.end_date, DagRun.bundle_version
-    ).where(tuple_(DagRun.dag_id, DagRun.run_id).in_(keys))
-    return {
-        (row.dag_id, row.run_id): Run(
-            row.dag_id, row.run_id, str(row.state), row.start_date, row.end_date, row.bundle_version
-        )
-        for row in db.execute(query)
-    }
+    columns = (
+        DagRun.dag_id,
+        DagRun.run_id,
+        DagRun.state,
+        DagRun.start_date,
+        DagRun.end_date,
+        DagRun.bundle_version,
+    )
+    found: dict[tuple[str, str], Run] = {}
+    for start in range(0, len(keys), _KEYS):
+        query = select(*columns).where(tuple_(DagRun.dag_id, DagRun.run_id).in_(keys[start : start + _KEYS]))
+        for row in db.execute(query):
+            found[row.dag_id, row.run_id] = Run(
+                row.dag_id, row.run_id, str(row.state), row.start_date, row.end_date, row.bundle_version
+            )
+    return found
 
 
 def tasks(keys: Sequence[tuple[str, str]], db: Session) -> list[Task]:
