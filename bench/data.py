@@ -38,6 +38,13 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     return figures
 
 
+def cold(home: Home, size: int) -> None:
+    """Let the next deploy of files of this size be the first one."""
+    home.new_workspace(f"first-{time.time_ns()}")
+    home.forget_objects(size)
+    os.sync()
+
+
 def make_files(directory: Path, count: int) -> Path:
     """Write `count` files of random bytes, a hundred in each directory."""
     for number in range(count):
@@ -49,17 +56,15 @@ def make_files(directory: Path, count: int) -> Path:
 
 
 def _first(home: Home, data: Path, dvc: Dvc, sizes: Sizes) -> list[Figure]:
-    def deploy(way: str, number: int) -> float:
-        home.new_workspace(f"first-{way}-{number}")
-        home.forget_objects(FILE)
-        os.sync()
+    def deploy(way: str) -> float:
+        cold(home, FILE)
         return home.kaos("train", "deploy", "-d", data, http=way == "http").seconds
 
     seconds = alternate(
         {
-            "direct": lambda number: deploy("direct", number),
+            "direct": lambda _: deploy("direct"),
             "dvc add": lambda _: dvc.first_add(data),
-            "http": lambda number: deploy("http", number),
+            "http": lambda _: deploy("http"),
         },
         sizes.runs,
     )
@@ -69,10 +74,9 @@ def _first(home: Home, data: Path, dvc: Dvc, sizes: Sizes) -> list[Figure]:
         ratio = peer / median(seconds[way])
         why = ""
         if ratio < 3:
-            home.new_workspace(f"first-{way}-profile")
-            home.forget_objects(FILE)
             env = {**home.env, "KAOS_TRANSFER": way}
-            why = python_profile(["train", "deploy", "-d", str(data)], env)
+            command = ["train", "deploy", "-d", str(data)]
+            why = python_profile(command, env, prepare=lambda: cold(home, FILE))
         figures.append(
             Figure(
                 f"{sizes.files:,} files of 10 KiB, first deploy, {where}",

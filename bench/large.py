@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from bench.data import cold
 from bench.home import Home
 from bench.measure import Figure, Sizes, alternate, median, python_profile, run, say, spread
 
@@ -33,10 +34,8 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     time.sleep(2.5)
     file, copy = data / "large.bin", home.scratch / "copy.bin"
 
-    def deploy(number: int) -> float:
-        home.new_workspace(f"large-{number}")
-        home.forget_objects(size)
-        _empty(home)
+    def deploy(_: int) -> float:
+        _cold(home, size)
         return home.kaos("train", "deploy", "-d", data).seconds
 
     def hash_halves(_: int) -> float:
@@ -64,14 +63,12 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     ratio = figure / median(speeds[peer])
     why = ""
     if ratio < 0.8:
-        home.new_workspace("large-profile")
-        home.forget_objects(size)
         one = median(speeds["sha256, one core"])
         why = f"One core hashes {_speed(one)}; a file's SHA-256 cannot be shared out among cores.\n\n"
-        why += python_profile(["train", "deploy", "-d", str(data)], home.env)
+        command = ["train", "deploy", "-d", str(data)]
+        why += python_profile(command, home.env, prepare=lambda: _cold(home, size))
     copy.unlink()
-    home.forget_objects(size)
-    _empty(home)
+    _cold(home, size)
     shutil.rmtree(data)
     others = ", ".join(f"{name} {_speed(median(found))}" for name, found in speeds.items() if name != "kaos")
     return [
@@ -88,8 +85,9 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     ]
 
 
-def _empty(home: Home) -> None:
-    """Delete what was taken out of the store, and wait until the disk has done so."""
+def _cold(home: Home, size: int) -> None:
+    """Let the next deploy be the first one; there is no room to keep what it left, as `Home.trash` does."""
+    cold(home, size)
     shutil.rmtree(home.scratch / "trash", ignore_errors=True)
     os.sync()
 

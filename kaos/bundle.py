@@ -89,6 +89,18 @@ class Tree:
             raise InvalidBundleError("This tree is not in canonical form.", "Deploy the directory again.")
         return tree
 
+    @classmethod
+    def stored(cls, document: bytes) -> Tree:
+        """Return the tree of a document that was checked when it was stored and verified since.
+
+        :raises InvalidBundleError: it is no such document after all
+        """
+        try:
+            rows = json.loads("[" + ",".join(document.decode().split("\n")[1:-1]) + "]")
+            return cls(tuple(map(_entry, rows)))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InvalidBundleError(f"This is no canonical tree: {error}.") from error
+
     @cached_property
     def encoded(self) -> bytes:
         """Return the canonical document: UTF-8 text, a line per entry."""
@@ -130,15 +142,15 @@ class Tree:
 
     def case_collisions(self) -> list[tuple[str, str]]:
         """Return the pairs of paths that are one path on a case-insensitive disk."""
-        seen: dict[str, str] = {}
-        pairs: list[tuple[str, str]] = []
+        paths = {entry.path: None for entry in self.entries}
         for entry in self.entries:
-            parts = entry.path.split("/")
-            for path in ("/".join(parts[: depth + 1]) for depth in range(len(parts))):
-                other = seen.setdefault(path.casefold(), path)
-                if other != path and (other, path) not in pairs:
-                    pairs.append((other, path))
-        return pairs
+            parent = entry.path.rpartition("/")[0]
+            while parent and parent not in paths:
+                paths[parent] = None
+                parent = parent.rpartition("/")[0]
+        seen: dict[str, str] = {}
+        twins = [(seen.setdefault(path.casefold(), path), path) for path in sorted(paths)]
+        return [(one, two) for one, two in twins if one != two]
 
 
 def _row(entry: Entry) -> list[str | int]:

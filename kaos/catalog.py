@@ -182,7 +182,7 @@ class WorkspaceCatalog:
         """
         if self.store.refs.get(f"{self._at}/trees/{digest}") is None:
             raise UnknownNameError("bundle or model", digest[:12])
-        return Tree.decode(self.store.objects.get(digest))
+        return Tree.stored(self.store.objects.get(digest))
 
     def trees(self) -> Iterator[tuple[str, str]]:
         """Iterate over the trees of the workspace: digest, and what it is to a person."""

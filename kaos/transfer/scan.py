@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from kaos.bundle import EmptyDirectory, Entry, File, Link, Tree
 from kaos.errors import InvalidBundleError
@@ -25,8 +26,7 @@ Progress = Callable[[int], None]
 """Be told how many bytes more are done."""
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A regular file that the walk found and that still has to be hashed."""
 
     path: str
