@@ -142,8 +142,8 @@ def server(directory: Path | None) -> Iterator[Home]:
 
 
 def client_environment(state: Path) -> dict[str, str]:
-    """Return this process's environment with another KAOS_HOME, and nothing else of kaos or Airflow."""
-    foreign = ("KAOS_", "AIRFLOW")
+    """Return this process's environment with another KAOS_HOME, nothing else of kaos or Airflow, and bytecode kept."""
+    foreign = ("KAOS_", "AIRFLOW", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "KAOS_HOME": str(state)}
 

@@ -62,11 +62,13 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     chain = _Noop(home)
     deploys = _Deploys(home, source, data)
     for warm_up in range(2):
-        deploys.run(), chain.run()
+        deploys.run()
+        chain.run()
         say(f"  warm-up {warm_up + 1}: {deploys.seconds.pop():.2f} s, no-op {chain.seconds.pop():.2f} s")
     deploys.jobs.clear()
     for _ in range(sizes.deploys):
-        deploys.run(), chain.run()
+        deploys.run()
+        chain.run()
         say(f"  kaos {deploys.seconds[-1]:.2f} s, no-op {chain.seconds[-1]:.2f} s")
     mine, peer = p95(deploys.seconds), p95(chain.seconds)
     ratio = mine / peer

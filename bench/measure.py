@@ -166,7 +166,7 @@ def python_profile(
     seconds = run([sys.executable, "-m", "kaos_cli", *command], env=env).seconds
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
-    head = f"run once more: {seconds:.2f} s; processors {user:.2f} s in the program, {system:.2f} s in the kernel"
+    head = f"once more: {seconds:.2f} s; processors {user:.2f} s in the program, {system:.2f} s in the kernel"
     prepare()
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "profile"

@@ -215,18 +215,26 @@ def rerun_job(
 
 
 def start_forgotten_jobs() -> None:
-    """Start the jobs that were recorded when the server stopped before it could start them."""
+    """Start the jobs that were recorded when the server stopped before it could start them.
+
+    A record that cannot be read is logged and passed over: it must not keep the API server from starting.
+    """
     with airflow_internals.session() as db:
         for found in catalog().workspaces():
             workspace = catalog().workspace(found.name)
             for job_id in workspace.job_ids()[-PAGE:]:
-                document, digest = workspace.job(job_id)
-                deployed = document.run_id == document.job_id
-                if deployed and found.killed_at is None and workspace.outcome(job_id) is None:
-                    try:
-                        start_job(workspace, document, digest, db)
-                    except KaosError as error:
-                        log.warning("Job %s could not be started: %s", job_id, error)
+                try:
+                    _start_forgotten(workspace, job_id, db)
+                except KaosError as error:
+                    log.warning("Job %s could not be started: %s", job_id, error)
+
+
+def _start_forgotten(workspace: WorkspaceCatalog, job_id: str, db: Session) -> None:
+    if workspace.workspace.killed_at is not None or workspace.outcome(job_id) is not None:
+        return
+    document, digest = workspace.job(job_id)
+    if document.run_id == document.job_id:  # else a DAG of somebody's own runs it
+        start_job(workspace, document, digest, db)
 
 
 def _key(document: JobDocument) -> tuple[str, str]:

@@ -30,6 +30,16 @@ _ARGUMENTS = {
 }
 
 
+# Workers are forked from the scheduler: a task that finds these in memory starts 0.1 to 0.5 s sooner.
+_PRELOADED = (
+    "kaos_dags.dag_bundle",
+    "kaos_operators.bundle",
+    "kaos_operators.image",
+    "kaos_operators.model",
+    "kaos_operators.train",
+)
+
+
 def main(component: str) -> None:
     """Become a component."""
     layout = Layout.current()
@@ -46,6 +56,8 @@ def main(component: str) -> None:
     forked_children_die_with_us()
     if component == "scheduler":
         _end_tasks_with_the_scheduler()
+        for module in _PRELOADED:
+            importlib.import_module(module)
     sys.argv = ["airflow", *_ARGUMENTS[component]]
     runpy.run_module("airflow", run_name="__main__", alter_sys=True)
 
