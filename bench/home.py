@@ -142,7 +142,10 @@ def server(directory: Path | None) -> Iterator[Home]:
 
 
 def client_environment(state: Path) -> dict[str, str]:
-    """Return this process's environment with another KAOS_HOME, nothing else of kaos or Airflow, and bytecode kept."""
+    """Return this process's environment with another KAOS_HOME and nothing else of kaos or Airflow.
+
+    Bytecode is kept, as on the machine of a user.
+    """
     foreign = ("KAOS_", "AIRFLOW", "PYTHONDONTWRITEBYTECODE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {**kept, "KAOS_HOME": str(state)}

@@ -69,7 +69,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         self._handle = ""
 
     def work(self, document: JobDocument, workspace: WorkspaceCatalog, context: Context) -> dict[str, Any]:
-        """Run the trials, and return how many there were and how many succeeded."""
+        """Run the trials; return the `TrialRecord` of the only one, or how many there were."""
         batch = Batch.model_validate(self.batch)
         get_current_context()["trial_name"] = batch.name  # type: ignore[typeddict-unknown-key]
         self._document, self._workspace = document, workspace
@@ -81,6 +81,8 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         if failed:
             more = f", and {len(failed) - 1} more of {len(records)} failed" if len(failed) > 1 else ""
             raise TrainingFailedError(f"{failed[0].name}: {failed[0].reason}{more}.")
+        if len(records) == 1:
+            return small(records[0])
         return {"trials": len(records), "models": [record.model for record in records[:_SHOWN]]}
 
     def _attempt(self, trial: Trial, context: Context) -> TrialRecord:
