@@ -9,10 +9,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 # Every process loads the plugins once and forks its workers from there: what tasks need is in memory then.
 import kaos_dags.dag_bundle  # noqa: F401
-import kaos_operators.bundle
-import kaos_operators.image
-import kaos_operators.model
-import kaos_operators.train  # noqa: F401
+import kaos_operators.warm  # noqa: F401
 
 _UI = "/kaos/ui"
 

@@ -47,7 +47,7 @@ def test_a_script_sees_an_environment_of_its_own(server: Server, job: tuple[Kaos
     assert {"KAOS_JOB", "KAOS_DATA", "KAOS_PARAMS", "KAOS_OUTPUT"} <= set(environ)
     assert environ["KAOS_JOB"] == job_id
     allowed = (
-        r"KAOS_(JOB|DATA|PARAMS|OUTPUT|RUN|INSTANCE)\w*|PATH|HOME|TMPDIR|LANG|LC_\w+|TZ|USER|LOGNAME"
+        r"KAOS_(JOB|DATA|PARAMS|OUTPUT|CHECKPOINT|RUN|INSTANCE)\w*|PATH|HOME|TMPDIR|LANG|LC_\w+|TZ|USER|LOGNAME"
         r"|VIRTUAL_ENV|PYTHON\w+|LD_LIBRARY_PATH|\w*(?i:proxy)|(SSL|REQUESTS|CURL)_\w+"
     )
     assert not [name for name in environ if not re.fullmatch(allowed, name)]
