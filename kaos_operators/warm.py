@@ -9,6 +9,6 @@ import kaos_operators.image
 import kaos_operators.model
 import kaos_operators.train  # noqa: F401
 
-# The first asset with a scheme of its own loads the URI handlers of every provider, boto3 among them: here, once,
-# and not in each task, where it was 1.4 s of a job.
+# The first asset with a scheme of its own loads the URI handlers of every provider, boto3 among them: here,
+# once, and not in each task, where it was 1.4 s of a job.
 Asset("kaos://warm/model")
