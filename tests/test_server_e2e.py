@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -214,14 +215,25 @@ def test_logs(server: Server):
     assert "database system is ready to accept connections" in server.run("logs", "postgres").stdout
     both = server.run("logs", "-n", "1").stdout
     assert all(any(line.startswith(name) for line in both.splitlines()) for name in AIRFLOW_COMPONENTS)
+    seen = threading.Event()
+
+    def write() -> None:
+        # Again and again: on a busy machine the follower may begin behind the first line.
+        while not seen.wait(0.3):
+            with (server.home / "logs" / "api-server.log").open("a") as log:
+                log.write("a new line\n")
+
     with server.start("logs", "api-server", "--follow", "-n", "0") as follower:
-        time.sleep(1)
-        with (server.home / "logs" / "api-server.log").open("a") as log:
-            log.write("a new line\n")
-        assert follower.stdout
-        assert any(line == "a new line\n" for line in follower.stdout)
-        follower.send_signal(signal.SIGINT)
-        assert follower.wait(10) == 0
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            assert follower.stdout
+            assert any(line == "a new line\n" for line in follower.stdout)
+        finally:
+            seen.set()
+            writer.join()
+            follower.send_signal(signal.SIGINT)
+        assert follower.wait(30) == 0
 
 
 @pytest.mark.parametrize("name", PROCESSES)
