@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select, tuple_
-from sqlalchemy.exc import IntegrityError, PendingRollbackError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import joinedload
 
 from kaos.errors import KaosError
@@ -109,11 +110,15 @@ def sync_dag(file_name: str, db: Session) -> str:
             db.merge(DagPriorityParsingRequest(bundle_name=BUNDLE, relative_fileloc=file_name))
             db.commit()
             break
-        except (IntegrityError, PendingRollbackError):
-            # The DAG processor has found the file too, and both insert the same rows, such as the asset's.
+        except SQLAlchemyError:
+            # The DAG processor has found the file too, and both write the same rows, such as the asset's.
             db.rollback()
+            log.warning(
+                "The DAG processor writes %s at the same time; trying again", file_name, exc_info=True
+            )
             if attempt == _SYNC_ATTEMPTS - 1:
                 raise
+            time.sleep(0.2)
     return str(version)
 
 
