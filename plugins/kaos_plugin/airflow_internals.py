@@ -28,7 +28,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select, tuple_
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import joinedload
 
 from kaos.errors import KaosError
@@ -107,7 +107,6 @@ def sync_dag(file_name: str, db: Session) -> str:
                 db,
                 files_parsed=set(),
             )
-            db.merge(DagPriorityParsingRequest(bundle_name=BUNDLE, relative_fileloc=file_name))
             db.commit()
             break
         except SQLAlchemyError:
@@ -119,6 +118,11 @@ def sync_dag(file_name: str, db: Session) -> str:
             if attempt == _SYNC_ATTEMPTS - 1:
                 raise
             time.sleep(0.2)
+    try:
+        db.add(DagPriorityParsingRequest(bundle_name=BUNDLE, relative_fileloc=file_name))
+        db.commit()
+    except IntegrityError:  # it has been asked already and has not begun
+        db.rollback()
     return str(version)
 
 
