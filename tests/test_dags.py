@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,18 @@ def test_tracking_folder_touches_only_what_changed(tmp_path: Path) -> None:
     publish(store, {file_name(mnist): None})
     follow(store, folder)
     assert [path.name for path in folder.glob("*.py")] == ["kaos.other.train.py"]
+
+
+def test_two_versions_within_a_second_are_both_read(tmp_path: Path) -> None:
+    from kaos_dags.dag_bundle import follow
+
+    store = open_file_store(tmp_path / "store")
+    for value in (1, 2, 3):  # of the same size: bytecode of the one before must not be taken for it
+        publish(store, {"same.py": f"value = {value}\n"})
+        follow(store, tmp_path / "tracking")
+        loader = SourceFileLoader("same", str(tmp_path / "tracking" / "same.py"))
+        namespace: dict[str, object] = {}
+        code = loader.get_code("same")
+        assert code is not None
+        exec(code, namespace)
+        assert namespace["value"] == value

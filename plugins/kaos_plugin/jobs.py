@@ -34,6 +34,7 @@ PAGE = 10
 _GRACE = timedelta(minutes=1)
 _publishing = Lock()
 _END_SECONDS = 10
+_START_ATTEMPTS = 5
 _STATES = {
     "queued": JobState.STARTING,
     "running": JobState.RUNNING,
@@ -131,7 +132,15 @@ def start_job(workspace: WorkspaceCatalog, document: JobDocument, digest: str, d
     # A run is pinned to the DAG's newest version: nobody may publish another shape before it is created.
     with _publishing:
         _shape(workspace, document, db)
-        airflow_internals.start_run(document.dag_id, document.run_id, conf, document.author, db)
+        caps = {"train": document.parallelism}
+        for _ in range(_START_ATTEMPTS):
+            if airflow_internals.start_run(document.dag_id, document.run_id, conf, document.author, caps, db):
+                return
+            publish_dags(workspace, db)
+    raise KaosError(
+        f"Airflow has another version of the DAG {document.dag_id} than the one just published.",
+        "Is the DAG processor running, and does it use this server's store? Try again.",
+    )
 
 
 def _shape(workspace: WorkspaceCatalog, document: JobDocument, db: Session) -> None:

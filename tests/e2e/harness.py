@@ -88,8 +88,9 @@ class Kaos:
 
     def deploy_and_wait(self, *arguments: str | Path, code: int = 0) -> str:
         """Deploy, wait for the end of the job, and return its id."""
-        out = self.run("train", "deploy", *arguments, "--wait", "-o", "json", code=code).stdout
-        return str(json.loads(out)["job_id"])
+        done = self.run("train", "deploy", *arguments, "--wait", "-o", "json", code=code)
+        assert done.stdout, done.stderr
+        return str(json.loads(done.stdout)["job_id"])
 
     def info(self, job_id: str) -> Any:
         """Return what ``train info`` says of a job."""

@@ -1,0 +1,87 @@
+"""What each URL gave the last time: an SQLite file that survives being killed at any moment."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS urls (
+    url TEXT PRIMARY KEY, sha256 TEXT NOT NULL, size INTEGER NOT NULL, etag TEXT, modified TEXT, seen REAL
+    NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS passes (
+    manifest TEXT PRIMARY KEY, run TEXT NOT NULL, started REAL NOT NULL, ended INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_STALE = 24 * 3600.0
+"""A pass that stopped longer ago than this many seconds is begun anew: what it saw may have changed."""
+
+
+class Seen(NamedTuple):
+    """What a URL gave, and when (seconds since the epoch) the server last said so."""
+
+    url: str
+    sha256: str
+    size: int
+    etag: str | None
+    modified: str | None
+    seen: float
+
+
+class Memory:
+    """The URLs that were downloaded into a store, and the passes over manifests that are not over.
+
+    :param path: the file, made if it is new
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._database = sqlite3.connect(path, timeout=60, isolation_level=None)
+        path.chmod(0o600)  # URLs may be secrets
+        self._database.execute("PRAGMA journal_mode=WAL")
+        # A crash of the machine may cost the last rows; those files are asked for again.
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def begin(self, manifest: str, run: str, *, refresh: bool) -> float:
+        """Return the start of the pass over a manifest that is to be done now, in seconds since the epoch.
+
+        Rows that are younger belong to it. A pass that was killed or failed goes on, unless all is to be
+        fetched anew, and not even then if it is the same run that was killed.
+        """
+        row = self._database.execute(
+            "SELECT run, started FROM passes WHERE manifest=? AND NOT ended", [manifest]
+        ).fetchone()
+        now = time.time()
+        if row is not None and (row[0] == run if refresh and run else not refresh) and row[1] > now - _STALE:
+            return float(row[1])
+        self._database.execute("INSERT OR REPLACE INTO passes VALUES (?,?,?,0)", [manifest, run, now])
+        return now
+
+    def end(self, manifest: str) -> None:
+        """Remember that a pass is over: the next one asks for every file again."""
+        self._database.execute("UPDATE passes SET ended=1 WHERE manifest=?", [manifest])
+
+    def find(self, urls: Iterable[str]) -> dict[str, Seen]:
+        """Return what is known of `urls`."""
+        self._database.execute("CREATE TEMP TABLE wanted (url TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+        self._database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ([url] for url in urls))
+        rows = self._database.execute("SELECT urls.* FROM wanted JOIN urls USING (url)").fetchall()
+        self._database.execute("COMMIT")
+        self._database.execute("DROP TABLE wanted")
+        return {row[0]: Seen(*row) for row in rows}
+
+    def remember(self, seen: Iterable[Seen]) -> None:
+        """Keep what URLs gave, all in one transaction."""
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.executemany("INSERT OR REPLACE INTO urls VALUES (?,?,?,?,?,?)", seen)
+        self._database.execute("COMMIT")
