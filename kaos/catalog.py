@@ -7,7 +7,11 @@ The refs, below ``workspaces/<workspace>/``::
     inputs                          the current Inputs; changes by compare-and-swap
     bundles/<kind>/<digest>         a Bundle as it was committed
     trees/<digest>                  a tree that members of the workspace may read (a bundle's or a model's)
+    manifests/<digest>              a ManifestPin as it was committed
+    origins/<manifest digest>       digest of what its URLs gave the last time
     jobs/<job_id>                   digest of the JobDocument
+    resolved/<job_id>               a ResolvedManifest, once a job's manifest is downloaded
+    progress/<job_id>               how far that download is; gone when it has ended
     trials/<job_id>/<index>         the TrialRecord of the trial's last try
     memo/<digest>                   the trial that was made of this environment, code, data and parameters
     failures/<job_id>/<index>       empty; a trial that failed, for counting them
@@ -31,12 +35,22 @@ from kaos.errors import (
     InvalidInputError,
     UnknownNameError,
 )
-from kaos.job import BundlePin, Definition, Inputs, JobDocument, JobOutcome, ParametersPin
-from kaos.lineage import TrialRecord
+from kaos.job import (
+    BundlePin,
+    Definition,
+    Inputs,
+    JobDocument,
+    JobOutcome,
+    ManifestPin,
+    ParametersPin,
+)
+from kaos.lineage import ResolvedManifest, TrialRecord
+from kaos.manifest import parse as parse_manifest
 from kaos.model import ModelRecord, model_id, model_identity
 from kaos.names import check_bundle, check_workspace
 from kaos.parameters import Space
 from kaos.schema.bundle import Bundle, BundleKind
+from kaos.schema.job import DownloadProgress
 from kaos.schema.workspace import Workspace
 from kaos.store import Store
 from kaos.value import Value
@@ -194,6 +208,77 @@ class WorkspaceCatalog:
             digest = name.rpartition("/")[2]
             yield digest, f"{names.get(digest, f'model {digest[:6]}')} of workspace {self.workspace.name}"
 
+    # -- manifests ---------------------------------------------------------------------------------------
+
+    def commit_manifest(self, name: str, content: bytes, user: str) -> ManifestPin:
+        """Record a data manifest; the first to submit it is its author.
+
+        :raises InvalidManifestError: it cannot be used; nothing was recorded
+        """
+        manifest = parse_manifest(content)
+        new = ManifestPin(
+            name=check_bundle(name),
+            digest=manifest.digest,
+            content=self.store.objects.put(content),
+            files=len(manifest.entries),
+            size=manifest.size,
+            author=user,
+        )
+
+        def record(old: bytes | None) -> bytes:
+            author = ManifestPin.parse(old).author if old else user
+            return new.model_copy(update={"author": author}).encode()
+
+        return ManifestPin.parse(self._swap(f"{self._at}/manifests/{new.digest}", record))
+
+    def manifest(self, digest: str) -> ManifestPin | None:
+        """Return the committed manifest with this full digest, or None."""
+        ref = self.store.refs.get(f"{self._at}/manifests/{digest}")
+        return ManifestPin.parse(ref.value) if ref else None
+
+    def shown_manifest(self, pin: ManifestPin) -> str:
+        """Return a manifest as a person sees it: ``/features:c6062``."""
+        digests = [name.rpartition("/")[2] for name in self.store.refs.names(f"{self._at}/manifests")]
+        return f"/{pin.name}:{shortest_prefix(pin.digest, digests)}"
+
+    def origins(self, manifest: str) -> bytes:
+        """Return what the URLs of a manifest gave the last time, JSON lines; empty before the first time."""
+        ref = self.store.refs.get(f"{self._at}/origins/{manifest}")
+        return self.store.objects.get(ref.value.decode()) if ref else b""
+
+    def resolve_manifest(self, job_id: str, resolved: ResolvedManifest) -> ResolvedManifest:
+        """Record what a job's manifest gave, once: the first stays, and is returned."""
+        name = f"{self._at}/resolved/{job_id}"
+        if self.store.refs.create(name, resolved.encode()):
+            self._swap(f"{self._at}/origins/{resolved.manifest}", lambda _: resolved.origins.encode())
+            return resolved
+        return self.resolved(job_id) or resolved
+
+    def resolved(self, job_id: str) -> ResolvedManifest | None:
+        """Return what a job's manifest gave, or None while it is not downloaded."""
+        ref = self.store.refs.get(f"{self._at}/resolved/{job_id}")
+        return ResolvedManifest.parse(ref.value) if ref else None
+
+    def with_data(self, document: JobDocument) -> JobDocument:
+        """Return a job with its data, if its manifest is downloaded by now."""
+        if document.data is not None:
+            return document
+        resolved = self.resolved(document.job_id)
+        return document.model_copy(update={"data": resolved.data}) if resolved else document
+
+    def set_progress(self, job_id: str, progress: DownloadProgress | None) -> None:
+        """Record how far a job's download is; None when it has ended."""
+        name = f"{self._at}/progress/{job_id}"
+        if progress is None:
+            self.store.refs.delete(name)
+        else:
+            self._swap(name, lambda _: progress.encode())
+
+    def progress(self, job_id: str) -> DownloadProgress | None:
+        """Return how far a job's download is, or None if there is none."""
+        ref = self.store.refs.get(f"{self._at}/progress/{job_id}")
+        return DownloadProgress.parse(ref.value) if ref else None
+
     # -- inputs ------------------------------------------------------------------------------------------
 
     def inputs(self) -> Inputs:
@@ -234,7 +319,7 @@ class WorkspaceCatalog:
         return [name.rpartition("/")[2] for name in self.store.refs.names(f"{self._at}/jobs")]
 
     def job(self, job_id: str) -> tuple[JobDocument, str]:
-        """Return a job's document and its digest.
+        """Return a job's document, with its data where that came by a manifest, and the document's digest.
 
         :param job_id: the whole id, or a beginning that only one job has
         :raises UnknownNameError: there is no such job, or several
@@ -250,7 +335,7 @@ class WorkspaceCatalog:
         if ref is None:
             raise UnknownNameError("job", job_id, self.job_ids(), "See kaos train list.")
         digest = ref.value.decode()
-        return JobDocument.parse(self.store.objects.get(digest)), digest
+        return self.with_data(JobDocument.parse(self.store.objects.get(digest))), digest
 
     def set_trial(self, job_id: str, record: TrialRecord) -> None:
         """Record how a trial ended; a later try takes the place of an earlier one."""

@@ -7,10 +7,11 @@ import time
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from kaos.errors import ConflictError
 from kaos.names import check_definition, check_workspace, dag_id
 from kaos.parameters import Space, point_name
 from kaos.resources import Resources
@@ -53,6 +54,24 @@ class BundlePin(Value):
     author: str
 
 
+class ManifestPin(Value):
+    """A data manifest as a job names it.
+
+    :param name: of the directory it is in, and so of the data bundle it gives
+    :param digest: SHA-256 of its canonical form
+    :param content: digest of the file as it was submitted, an object in the store: errors name its lines
+    :param files: how many it names
+    :param size: their bytes, or None if it does not give all of them
+    """
+
+    name: str
+    digest: str
+    content: str
+    files: int
+    size: int | None
+    author: str
+
+
 class ParametersPin(Value):
     """Hyperparameters as a job names them.
 
@@ -68,15 +87,22 @@ class ParametersPin(Value):
 
 
 class Inputs(Value):
-    """A workspace's current inputs: what a deploy that does not name them takes."""
+    """A workspace's current inputs: what a deploy that does not name them takes.
+
+    :param manifest: in the place of `data`: each job downloads what has changed
+    """
 
     source: BundlePin | None = None
     data: BundlePin | None = None
+    manifest: ManifestPin | None = None
     params: ParametersPin | None = None
 
     def merge(self, other: Inputs) -> Inputs:
         """Return these inputs with those that `other` has put in their place."""
-        return self.model_copy(update={key: pin for key, pin in other if pin is not None})
+        changed: dict[str, Any] = {key: pin for key, pin in other if pin is not None}
+        if other.data is not None or other.manifest is not None:
+            changed |= {"data": other.data, "manifest": other.manifest}
+        return self.model_copy(update=changed)
 
     def without_params(self) -> Inputs:
         """Return these inputs with no hyperparameters."""
@@ -85,7 +111,8 @@ class Inputs(Value):
     @property
     def lacking(self) -> list[str]:
         """Return what is missing before a job can start."""
-        return [key for key in ("source", "data") if getattr(self, key) is None]
+        given = {"source": self.source, "data": self.data or self.manifest}
+        return [key for key, pin in given.items() if pin is None]
 
 
 class JobDocument(Value):
@@ -94,6 +121,9 @@ class JobDocument(Value):
     :param job_id: 32 hexadecimal characters; of a deployed job Airflow's `dag_run_id` too
     :param dag_id: the DAG that runs it
     :param run_id: the run of that DAG
+    :param data: the data bundle; None of a job with a manifest until that is downloaded
+    :param manifest: where the data comes from, if it does not come from a directory
+    :param refresh: download all files of the manifest, whether they have changed or not
     :param parallelism: trials at a time, at most
     :param max_failed: more failed trials than this stop the job; None for never
     :param retries: how often a trial is tried again that was lost or ran out of memory
@@ -112,7 +142,9 @@ class JobDocument(Value):
     dag_id: str
     run_id: str
     source: BundlePin
-    data: BundlePin
+    data: BundlePin | None = None
+    manifest: ManifestPin | None = None
+    refresh: bool = False
     params: ParametersPin | None = None
     parallelism: int = 4
     max_failed: int | None = None
@@ -126,6 +158,24 @@ class JobDocument(Value):
     author: str
     submitted_at: datetime
     kaos_version: str
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Self:
+        if self.data is None and self.manifest is None:
+            raise ValueError("it names neither data nor a manifest")
+        return self
+
+    @property
+    def pinned_data(self) -> BundlePin:
+        """Return the data bundle.
+
+        :raises ConflictError: the manifest is not downloaded
+        """
+        if self.data is None:
+            raise ConflictError(
+                f"The data of job {self.job_id} is not downloaded.", "See kaos train logs --follow."
+            )
+        return self.data
 
 
 class Trial(Value):
@@ -145,7 +195,8 @@ class Definition(Value):
 
     :param schedule: a cron expression, or None for jobs that only a deploy starts
     :param parallelism: trials of one job at a time
-    :param retries: how often a trial is tried again after a fault that was not the script's
+    :param retries: how often a task is tried again after a fault that was not the script's
+    :param download: whether its jobs begin with the download of a manifest
     """
 
     workspace: str
@@ -154,6 +205,7 @@ class Definition(Value):
     schedule: str | None = None
     parallelism: int = Field(default=4, ge=1, le=1000)
     retries: int = Field(default=3, ge=0, le=100)
+    download: bool = False
 
     @field_validator("workspace")
     @classmethod

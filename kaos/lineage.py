@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from kaos.job import BundlePin
 from kaos.value import Value
 
 
@@ -29,6 +30,7 @@ class AirflowRun(Value):
 class IngestRecord(Value):
     """What `ingest` checked and laid out.
 
+    :param data: None of a job whose data is still to be downloaded
     :param files: number of files, source and data
     :param size: their bytes
     :param seconds: how long it took
@@ -36,9 +38,43 @@ class IngestRecord(Value):
 
     job_digest: str
     source: str
-    data: str
+    data: str | None
     files: int
     size: int
+    seconds: float
+
+
+class ResolvedManifest(Value):
+    """What the manifest of a job gave.
+
+    :param data: the bundle that was downloaded
+    :param origins: digest of the JSON lines that say which URL gave what, an object in the store
+    """
+
+    manifest: str
+    data: BundlePin
+    origins: str
+
+
+class DownloadRecord(Value):
+    """How `download` brought a manifest's files.
+
+    :param manifest: digest of the manifest
+    :param data: digest of the bundle's tree
+    :param origins: as in `ResolvedManifest`
+    :param unchanged: files that were here already, of the version that the server has
+    :param received: bytes that arrived
+    :param retries: requests that were repeated
+    """
+
+    manifest: str
+    data: str
+    origins: str
+    files: int
+    size: int
+    unchanged: int
+    received: int
+    retries: int
     seconds: float
 
 

@@ -34,6 +34,9 @@ _LONGEST_NAME = 255  # bytes, what file systems take
 _LONGEST_PATH = 3000
 _LARGEST = 1 << 53
 
+LARGEST = 64 << 20
+"""Bytes that a manifest may have."""
+
 
 class ManifestEntry(NamedTuple):
     """A line: its number, from 1, the remote file, its place, and SHA-256 and size in bytes if they are

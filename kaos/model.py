@@ -92,7 +92,7 @@ def model_identity(document: JobDocument, digest: str) -> str:
 
 
 def _inputs(document: JobDocument) -> list[str]:
-    pins = [document.source, document.data, document.params]
+    pins = [document.source, document.pinned_data, document.params]
     return [pin.digest for pin in pins if pin is not None]
 
 

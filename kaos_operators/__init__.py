@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kaos_operators.bundle import BundleIngestOperator
     from kaos_operators.image import ImageBuildOperator
+    from kaos_operators.manifest import ManifestDownloadOperator
     from kaos_operators.model import RegisterModelOperator
     from kaos_operators.train import PlanTrialsOperator, TrainOperator
 
 __all__ = [
     "BundleIngestOperator",
     "ImageBuildOperator",
+    "ManifestDownloadOperator",
     "PlanTrialsOperator",
     "RegisterModelOperator",
     "TrainOperator",
@@ -22,6 +24,7 @@ __all__ = [
 _MODULES = {
     "BundleIngestOperator": "bundle",
     "ImageBuildOperator": "image",
+    "ManifestDownloadOperator": "manifest",
     "PlanTrialsOperator": "train",
     "RegisterModelOperator": "model",
     "TrainOperator": "train",

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kaos import __version__
 from kaos.catalog import Catalog
 from kaos.errors import UnknownNameError
-from kaos.job import TRAIN, BundlePin, Definition, JobDocument, Stage, new_job_id
+from kaos.job import TRAIN, BundlePin, Definition, JobDocument, ManifestPin, Stage, new_job_id
 from kaos.lineage import IngestRecord, small
 from kaos.names import bundle_name
 from kaos.resources import Resources
 from kaos.source import check_source
 from kaos.transfer.checkout import SharedCheckouts
+from kaos.transfer.manifest_file import read_manifest
 from kaos.transfer.push import store_walk
 from kaos.transfer.scan import walk
 from kaos_operators.base import KaosOperator
@@ -39,12 +40,14 @@ class BundleIngestOperator(KaosOperator):
     :param workspace: the workspace of the new job, made if it is not there (templated)
     :param source: directory of the source bundle on the worker (templated)
     :param data: directory of the data bundle on the worker (templated)
+    :param manifest: in its place a data manifest on the worker, which `ManifestDownloadOperator` downloads
+        (templated)
     :param cpu: cores that the job may use, as in `kaos train deploy`
     :param memory: its memory, such as ``2Gi``
     :param gpu: its GPUs
     """
 
-    template_fields: Sequence[str] = ("job", "workspace", "source", "data")
+    template_fields: Sequence[str] = ("job", "workspace", "source", "data", "manifest")
     stage: ClassVar[Stage] = Stage.INGESTING
 
     def __init__(
@@ -53,6 +56,7 @@ class BundleIngestOperator(KaosOperator):
         workspace: str | None = None,
         source: str | None = None,
         data: str | None = None,
+        manifest: str | None = None,
         cpu: float | None = None,
         memory: str | None = None,
         gpu: int | None = None,
@@ -62,6 +66,7 @@ class BundleIngestOperator(KaosOperator):
         self.workspace = workspace
         self.source = source
         self.data = data
+        self.manifest = manifest
         # Not `resources`: Airflow's operators have one of that name, of another shape.
         self.cpu = cpu
         self.memory = memory
@@ -86,7 +91,8 @@ class BundleIngestOperator(KaosOperator):
             dag_id=context["ti"].dag_id,
             run_id=context["ti"].run_id,
             source=self._take("source", self.source, workspace, owner),
-            data=self._take("data", self.data, workspace, owner),
+            data=None if self.manifest else self._take("data", self.data, workspace, owner),
+            manifest=self._take_manifest(self.manifest, workspace, owner) if self.manifest else None,
             resources=Resources.parse(self.cpu, self.memory, self.gpu),
             runtime=runtimes()[0],
             author=owner,
@@ -100,22 +106,25 @@ class BundleIngestOperator(KaosOperator):
         """Read every file of both bundles, and return an `IngestRecord`."""
         start = time.monotonic()
         objects = workspace.store.objects
-        source, data = workspace.tree(document.source.digest), workspace.tree(document.data.digest)
+        source = workspace.tree(document.source.digest)
         for file in source.files:
             for _ in objects.read(file.digest):
                 pass
         self.log.info("Source %s: %d files, verified", document.source.digest[:12], document.source.files)
-        SharedCheckouts(work_directory() / "trees").get(objects, data)
-        self.log.info(
-            "Data %s: %d files, verified and laid out", document.data.digest[:12], document.data.files
-        )
+        pins = [document.source]
+        if document.data is not None:
+            pins.append(document.data)
+            SharedCheckouts(work_directory() / "trees").get(objects, workspace.tree(document.data.digest))
+            self.log.info(
+                "Data %s: %d files, verified and laid out", document.data.digest[:12], document.data.files
+            )
         return small(
             IngestRecord(
                 job_digest=self.job,
                 source=source.digest,
-                data=data.digest,
-                files=document.source.files + document.data.files,
-                size=source.size + data.size,
+                data=document.data.digest if document.data else None,
+                files=sum(pin.files for pin in pins),
+                size=sum(pin.size for pin in pins),
                 seconds=round(time.monotonic() - start, 3),
             )
         )
@@ -133,3 +142,9 @@ class BundleIngestOperator(KaosOperator):
             check_source(tree)
         self.log.info("Took %s in as %s bundle %s", directory, kind, tree.digest[:12])
         return workspace.commit_bundle(kind, name, tree, user).pin
+
+    def _take_manifest(self, file: str, workspace: WorkspaceCatalog, user: str) -> ManifestPin:
+        name, content = read_manifest(Path(file))
+        pin = workspace.commit_manifest(name, content, user)
+        self.log.info("Took %s in as manifest %s: %d files", file, pin.digest[:12], pin.files)
+        return pin

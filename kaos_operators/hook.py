@@ -43,13 +43,15 @@ def max_trials() -> int:
 
 
 def open_job(digest: str) -> tuple[JobDocument, WorkspaceCatalog]:
-    """Return the job document with this digest, and its workspace.
+    """Return the job document with this digest, with its data where that came by a manifest; and its
+    workspace.
 
     :raises CorruptObjectError: there is no such document in the store, or it was changed
     """
     store = configured_store()
     document = JobDocument.parse(store.objects.get(digest))
-    return document, Catalog(store).workspace(document.workspace)
+    workspace = Catalog(store).workspace(document.workspace)
+    return workspace.with_data(document), workspace
 
 
 def _option(name: str) -> str:

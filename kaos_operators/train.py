@@ -160,7 +160,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
     @property
     def _memo_key(self) -> str:
         document, build = self._document, BuildRecord.model_validate(self.environment)
-        made_of = [build.environment, document.source.digest, document.data.digest, self._trial.params]
+        made_of = [build.environment, document.source.digest, document.pinned_data.digest, self._trial.params]
         return digest_bytes(json.dumps(made_of, sort_keys=True).encode())
 
     # -- what ResumableJobMixin asks for -----------------------------------------------------------------
@@ -178,7 +178,8 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         # Built on another worker, the environment is made here from the same lock; else it is there already.
         spec = environment_spec(workspace, document)
         environment = environment_builder().build(spec, self.log.info, objects.get(build.lock).decode())
-        data = SharedCheckouts(work_directory() / "trees").get(objects, workspace.tree(document.data.digest))
+        tree = workspace.tree(document.pinned_data.digest)
+        data = SharedCheckouts(work_directory() / "trees").get(objects, tree)
         shutil.rmtree(run, ignore_errors=True)  # what an earlier, failed try of this trial left
         run.mkdir(parents=True)
         checkout(objects, workspace.tree(document.source.digest).below(MODEL), run / "program", writable=True)

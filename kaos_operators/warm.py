@@ -6,6 +6,7 @@ from airflow.sdk import Asset
 
 import kaos_operators.bundle
 import kaos_operators.image
+import kaos_operators.manifest
 import kaos_operators.model
 import kaos_operators.train  # noqa: F401
 

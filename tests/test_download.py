@@ -113,7 +113,7 @@ def test_second_run_asks_only_what_changed(server: FaultServer, here: Here) -> N
     server.requests.clear()
     again = here.get(manifest)
     assert again.tree == first.tree
-    assert again.lineage == first.lineage
+    assert again.origins == first.origins
     assert {file.how for file in again.files} == {"unchanged"}
     assert again.progress.received == 0
     assert all("if-none-match" in request.headers for request in server.requests)
@@ -141,7 +141,7 @@ def test_refresh_fetches_everything(server: FaultServer, here: Here) -> None:
 def test_lineage_says_what_each_url_gave(server: FaultServer, here: Here) -> None:
     server.files["a"] = b"abc"
     result = here.get(manifest_of(server.url("a")))
-    (row,) = map(json.loads, result.lineage.splitlines())
+    (row,) = map(json.loads, result.origins.splitlines())
     assert row["url"] == server.url("a")
     assert (row["path"], row["size"], row["sha256"]) == ("0", 3, digest_bytes(b"abc"))
     assert row["etag"].startswith('"')

@@ -31,6 +31,7 @@ from kaos.names import check_workspace
 from kaos.schema.bundle import (
     BundleKind,
     CommittedBundle,
+    CommittedManifest,
     ObjectsFetch,
     ObjectsMissing,
     UploadState,
@@ -181,6 +182,11 @@ class WorkspaceClient(Client):
         """Commit a bundle whose objects the server has."""
         path = f"{self._at}/bundles/{kind}/{tree.digest}"
         return self._call(CommittedBundle, "PUT", path, query={"name": name}, body=tree.encoded)
+
+    def commit_manifest(self, name: str, content: bytes) -> CommittedManifest:
+        """Commit a data manifest, whose files the job downloads."""
+        path = f"{self._at}/manifests"
+        return self._call(CommittedManifest, "POST", path, query={"name": name}, body=content)
 
     def missing(self, objects: dict[str, int]) -> dict[str, int]:
         """Return what the server lacks of these objects."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kaos.transfer.scan import Progress
 
 _BAR = 27
+_STATUS_SECONDS = 5.0
 
 
 def say(line: str = "") -> None:
@@ -89,6 +91,37 @@ def progress_bar(label: str, size: int) -> Iterator[Progress]:
             draw(100, "\n")
         else:
             say(f"{label}: 100%|{'█' * _BAR}|")
+
+
+class StatusLine:
+    """A line on standard error that is written over while something goes on; whole lines where that is no
+    terminal, not more than one in five seconds.
+    """
+
+    def __init__(self) -> None:
+        self._shown = ""
+        self._written = 0.0
+
+    def show(self, text: str) -> None:
+        """Put `text` in the place of what is there."""
+        if text == self._shown:
+            return
+        if sys.stderr.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r{text[:width]:<{min(width, len(self._shown))}}")
+            sys.stderr.flush()
+        elif time.monotonic() - self._written < _STATUS_SECONDS:
+            return
+        else:
+            say(text)
+        self._shown, self._written = text, time.monotonic()
+
+    def clear(self) -> None:
+        """Remove it, for lines that stay."""
+        if self._shown and sys.stderr.isatty():
+            sys.stderr.write(f"\r{'':<{min(len(self._shown), shutil.get_terminal_size().columns - 1)}}\r")
+            sys.stderr.flush()
+        self._shown = ""
 
 
 OutputOption = click.option(

@@ -25,7 +25,7 @@ _TITLES = (Stage.BUILDING, Stage.INGESTING, Stage.TRAINING)
 def print_inputs(response: DeployResponse) -> None:
     """Print the current inputs as the reference shows them."""
     image, image_name = _image(response)
-    data = response.shown.get("data", "")
+    data = response.shown.get("data") or response.shown.get("manifest", "")
     click.echo("CURRENT TRAINING INPUTS\n")
     print_table(
         ["Image", "Data", "Hyperparams"],
@@ -58,6 +58,8 @@ def deploy_json(response: DeployResponse) -> dict[str, Any]:
         "source_digest": response.inputs.source.digest if response.inputs.source else None,
         "data": response.shown.get("data"),
         "data_digest": response.inputs.data.digest if response.inputs.data else None,
+        "manifest": response.shown.get("manifest"),
+        "manifest_digest": response.inputs.manifest.digest if response.inputs.manifest else None,
         "hyperparams": response.space,
     }
 
@@ -76,7 +78,11 @@ def print_jobs(jobs: Sequence[JobRow], total: int) -> None:
         found = [row for row in rows if row["stage"] == title]
         if found:
             columns = [name for name in found[0] if name != "stage"]
+            columns.remove("progress")
             print_table(columns, [[row[name] for name in columns] for row in found], title=title)
+            for row in found:
+                if row["progress"]:
+                    click.echo(f"{row['ind']}: {row['progress']['shown']}")
     if total > len(jobs):
         say(f"{len(jobs)} of {total} jobs; more with -n.")
 
@@ -98,6 +104,7 @@ def jobs_json(jobs: Sequence[JobRow]) -> list[dict[str, Any]]:
             "started": show_time(job.started),
             "state": str(job.state),
             "stage": str(job.stage),
+            "progress": job.progress.model_dump(mode="json") if job.progress else None,
         }
         for index, job in enumerate(jobs)
     ]
@@ -111,6 +118,9 @@ def print_info(job: JobInfo, metric: str | None, url: str) -> None:
     click.echo(f"    State: {job.state}")
     if job.reason:
         click.echo(f"    Reason: {job.reason.replace(chr(10), ' ')}")
+    if job.manifest is not None:
+        click.echo(f"    Data manifest: {job.manifest_shown}, {job.manifest.digest}")
+        click.echo(f"    Data: {_downloaded(job)}")
     click.echo(f"    Available metrics: {job.metrics}")
     click.echo(
         f"    Resources: {job.resources.show()}, runtime {job.runtime}"
@@ -128,6 +138,12 @@ def print_info(job: JobInfo, metric: str | None, url: str) -> None:
     print_table(list(rows[0]), [list(row.values()) for row in rows])
 
 
+def _downloaded(job: JobInfo) -> str:
+    if job.data is not None:
+        return f"{job.data_shown}, {job.data.digest}"
+    return job.progress.shown if job.progress else "not downloaded"
+
+
 def info_json(job: JobInfo) -> dict[str, Any]:
     """Return a job for programs."""
     document = job.model_dump(mode="json", exclude={"models"})
@@ -143,7 +159,7 @@ def info_json(job: JobInfo) -> dict[str, Any]:
             "state": str(model.state),
             "reason": model.reason,
             "source_digest": model.source.digest,
-            "data_digest": model.data.digest,
+            "data_digest": model.data.digest if model.data else None,
             "model_digest": model.digest,
             "metrics": model.metrics,
         }
@@ -182,13 +198,18 @@ def _info_row(index: int, job: JobInfo, model: ModelRow, metric: str | None) -> 
     row = {
         "ind": job.page * 10 + index,
         "Code": f"Author: {model.source.author}\nPath: {model.source_shown}",
-        "Data": f"Author: {model.data.author}\nPath: {model.data_shown}",
+        "Data": f"Author: {_author(job, model)}\nPath: {model.data_shown}",
         "Model ID": model.model_id or f"{model.state}\n{model.reason}".strip(),
         "Hyperparams": params or "None",
     }
     if metric:
         row["Score"] = "" if model.score is None else f"{model.score:.6g}"
     return row
+
+
+def _author(job: JobInfo, model: ModelRow) -> str:
+    pin = model.data or job.manifest
+    return pin.author if pin else ""
 
 
 def _narrow_info(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from kaos.errors import JobFailedError
 from kaos.job import JobState
 from kaos.schema.job import JobInfo
 from kaos_cli.client import WorkspaceClient
-from kaos_cli.output import done, say
+from kaos_cli.output import StatusLine, done, say
 
 _INTERVAL = 0.3
 _GONE = ("failed", "upstream_failed", "skipped")
@@ -19,10 +19,16 @@ _GONE = ("failed", "upstream_failed", "skipped")
 def follow_log(client: WorkspaceClient, job_id: str, kind: str, *, follow: bool) -> None:
     """Print the lines of a log; with `follow` until nothing more comes."""
     chunk = client.logs(job_id, kind, "0")
+    status = StatusLine()
     while True:
+        if chunk.progress is not None:
+            status.show(f"Downloading: {chunk.progress}")
+        if chunk.lines or chunk.progress is None:
+            status.clear()
         for line in chunk.lines:
             click.echo(line)
         if chunk.ended or not follow:
+            status.clear()
             return
         if not chunk.lines:
             time.sleep(_INTERVAL)
@@ -35,13 +41,20 @@ def wait_for_job(client: WorkspaceClient, job_id: str) -> None:
     :raises JobFailedError: the job ended in another state than success
     """
     shown: set[str] = set()
+    status = StatusLine()
     while True:
         job = client.job(job_id)
+        if job.progress is not None:
+            status.show(f"   Downloading: {job.progress.shown}")
+        else:
+            status.clear()
         for stage in job.stages:
             if stage.state == "success" and stage.task_id not in shown:
+                status.clear()
                 shown.add(stage.task_id)
                 done(f"{stage.task_id:<12} {stage.seconds or 0:6.1f} s")
             elif stage.state in _GONE and stage.task_id not in shown:
+                status.clear()
                 shown.add(stage.task_id)
                 say(f" ✗ {stage.task_id:<12} {stage.state}")
         if job.state.ended:

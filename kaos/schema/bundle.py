@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from kaos.job import BundlePin
+from kaos.job import BundlePin, ManifestPin
 from kaos.value import Value
 
 BundleKind = Literal["source", "data"]
@@ -31,6 +31,16 @@ class CommittedBundle(Bundle):
     :param shown: such as ``/mnist:e23a2``
     """
 
+    shown: str
+
+
+class CommittedManifest(Value):
+    """A committed data manifest, and how a person sees it.
+
+    :param shown: such as ``/features:c6062``
+    """
+
+    pin: ManifestPin
     shown: str
 
 

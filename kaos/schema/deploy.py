@@ -28,6 +28,8 @@ class Parameters(Value):
 class DeployRequest(Value):
     """Bundles (by digest, already committed) to merge into the current inputs, and what the job may use.
 
+    :param manifest: digest of a committed manifest in the place of `data`
+    :param refresh: download all files of the manifest, whether they have changed or not
     :param params: hyperparameters in the place of the current ones
     :param no_params: drop the current hyperparameters
     :param parallelism: trials at a time; None for the workspace's number
@@ -39,6 +41,8 @@ class DeployRequest(Value):
 
     source: str | None = None
     data: str | None = None
+    manifest: str | None = None
+    refresh: bool = False
     params: Parameters | None = None
     no_params: bool = False
     parallelism: int | None = Field(default=None, ge=1, le=1000)

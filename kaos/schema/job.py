@@ -7,15 +7,38 @@ from typing import Any
 
 from pydantic import Field
 
-from kaos.job import BundlePin, JobState, Stage
+from kaos.job import BundlePin, JobState, ManifestPin, Stage
 from kaos.resources import Resources
 from kaos.value import Value
+
+
+class DownloadProgress(Value):
+    """How far the download of a job's manifest is.
+
+    :param files: those that are there
+    :param total: those that the manifest names
+    :param received: bytes that arrived
+    :param size: bytes of all files, or None if the manifest does not give them
+    :param rate: bytes per second
+    :param eta: seconds that are left, or None while nobody can know
+    :param shown: all of it in words
+    """
+
+    files: int
+    total: int
+    received: int
+    size: int | None
+    failed: int
+    rate: float
+    eta: float | None
+    shown: str
 
 
 class JobRow(Value):
     """A job in a list.
 
     :param duration: seconds since it started, or from start to end
+    :param progress: of its download, while that runs
     """
 
     job_id: str
@@ -24,6 +47,7 @@ class JobRow(Value):
     hyperopt: bool
     started: datetime | None
     duration: float | None
+    progress: DownloadProgress | None = None
 
 
 class JobList(Value):
@@ -47,13 +71,15 @@ class StageState(Value):
 class ModelRow(Value):
     """A model, or a trial that has none yet, in `train info`.
 
+    :param data: None while its manifest is not downloaded
+    :param data_shown: the bundle, or the manifest that it will come from
     :param params_shown: where its hyperparameters are, ``/3fbf2/degree=5_kernel=poly.json``
     :param score: value of the metric that was asked for
     """
 
     source: BundlePin
     source_shown: str
-    data: BundlePin
+    data: BundlePin | None
     data_shown: str
     model_id: str | None
     digest: str | None
@@ -69,6 +95,10 @@ class JobInfo(Value):
     """Everything about a job.
 
     :param process_time: seconds that its stages ran
+    :param manifest: what its data came from, if not from a directory
+    :param manifest_shown: such as ``/features:c6062``
+    :param data: the bundle that it runs on; None while its manifest is not downloaded
+    :param progress: of its download, while that runs
     :param metrics: names of the available metrics
     """
 
@@ -82,6 +112,11 @@ class JobInfo(Value):
     started: datetime | None
     duration: float | None
     process_time: float | None
+    manifest: ManifestPin | None = None
+    manifest_shown: str | None = None
+    data: BundlePin | None
+    data_shown: str | None
+    progress: DownloadProgress | None = None
     resources: Resources
     runtime: str
     limits: str
@@ -100,11 +135,13 @@ class LogChunk(Value):
 
     :param position: what to ask with for the lines after these
     :param ended: nothing more will come
+    :param progress: of the download that comes before the lines, in words
     """
 
     lines: list[str]
     position: str
     ended: bool
+    progress: str | None = None
 
 
 class JobSource(Value):
@@ -127,6 +164,6 @@ class JobContent(Value):
 
     source: BundlePin
     source_directory: str
-    data: BundlePin
-    data_directory: str
+    data: BundlePin | None
+    data_directory: str | None
     models: list[JobModel]

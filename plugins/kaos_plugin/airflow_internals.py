@@ -30,8 +30,6 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import joinedload
 
-from kaos.errors import KaosError
-
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
@@ -138,7 +136,13 @@ def has_dag(dag_id: str, db: Session) -> bool:
 
 
 def start_run(
-    dag_id: str, run_id: str, conf: dict[str, Any], user: str, caps: dict[str, int], db: Session
+    dag_id: str,
+    run_id: str,
+    conf: dict[str, Any],
+    user: str,
+    caps: dict[str, int],
+    needed: set[str],
+    db: Session,
 ) -> bool:
     """Create a run of the newest version of a DAG, if that version is the one that is wanted.
 
@@ -147,11 +151,16 @@ def start_run(
     looked at here is what the run gets.
 
     :param caps: how many instances of a task a run may have at a time, by task id
-    :returns: whether the run was created; if not, the newest version has other caps or there is none
+    :param needed: ids of tasks that it must have
+    :returns: whether the run was created; if not, the newest version is another or there is none
     """
     db.execute(select(DagModel.dag_id).where(DagModel.dag_id == dag_id).with_for_update())
     dag = DBDagBag().get_latest_version_of_dag(dag_id, session=db)
-    if dag is None or any(dag.get_task(task).max_active_tis_per_dagrun != cap for task, cap in caps.items()):
+    if (
+        dag is None
+        or not needed <= set(dag.task_ids)
+        or any(dag.get_task(task).max_active_tis_per_dagrun != cap for task, cap in caps.items())
+    ):
         db.rollback()
         return False
     from airflow.utils.timezone import utcnow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Any
@@ -18,7 +18,16 @@ from kaos.job import JobDocument, JobOutcome, JobState, Stage, new_job_id, trial
 from kaos.model import JobSummary, TrialSummary, short_model, sort_key
 from kaos.names import dag_id
 from kaos.parameters import point_path
-from kaos.schema.job import JobContent, JobInfo, JobList, JobModel, JobRow, ModelRow, StageState
+from kaos.schema.job import (
+    DownloadProgress,
+    JobContent,
+    JobInfo,
+    JobList,
+    JobModel,
+    JobRow,
+    ModelRow,
+    StageState,
+)
 from kaos_dags.publish import publish
 from kaos_dags.render import file_name, render
 from kaos_operators.train import runs_here
@@ -52,7 +61,13 @@ def list_jobs(workspace: WorkspaceCatalog, limit: int, offset: int, db: Session)
     tasks = airflow_internals.tasks(active, db)
     return JobList(
         jobs=[
-            _row(document, runs.get(_key(document)), tasks, workspace.outcome(document.job_id))
+            _row(
+                document,
+                runs.get(_key(document)),
+                tasks,
+                workspace.outcome(document.job_id),
+                workspace.progress,
+            )
             for document in documents
         ],
         total=len(ids),
@@ -68,7 +83,7 @@ def job_info(
     run = airflow_internals.runs([key], db).get(key)
     tasks = airflow_internals.tasks([key], db)
     outcome = workspace.outcome(document.job_id)
-    row = _row(document, run, tasks, outcome)
+    row = _row(document, run, tasks, outcome, workspace.progress)
     summary = job_summary(workspace, document, outcome)
     found = summary.trials
     if metric is not None:
@@ -90,6 +105,11 @@ def job_info(
         started=row.started,
         duration=row.duration,
         process_time=round(sum(trained), 3) if trained else None,
+        manifest=document.manifest,
+        manifest_shown=workspace.shown_manifest(document.manifest) if document.manifest else None,
+        data=document.data,
+        data_shown=workspace.shown(document.data) if document.data else None,
+        progress=row.progress,
         resources=document.resources,
         runtime=document.runtime,
         limits=_limits(workspace, document),
@@ -116,7 +136,7 @@ def job_content(workspace: WorkspaceCatalog, job_id: str) -> JobContent:
         source=document.source,
         source_directory=workspace.shown(document.source)[1:],
         data=document.data,
-        data_directory=workspace.shown(document.data)[1:],
+        data_directory=workspace.shown(document.data)[1:] if document.data else None,
         models=[
             JobModel(directory=short_model(digest, digests), digest=digest)
             for digest in dict.fromkeys(digests)
@@ -133,8 +153,11 @@ def start_job(workspace: WorkspaceCatalog, document: JobDocument, digest: str, d
     with _publishing:
         _shape(workspace, document, db)
         caps = {"train": document.parallelism}
+        needed = {"download"} if document.data is None else set()
         for _ in range(_START_ATTEMPTS):
-            if airflow_internals.start_run(document.dag_id, document.run_id, conf, document.author, caps, db):
+            if airflow_internals.start_run(
+                document.dag_id, document.run_id, conf, document.author, caps, needed, db
+            ):
                 return
             publish_dags(workspace, db)
     raise KaosError(
@@ -144,10 +167,14 @@ def start_job(workspace: WorkspaceCatalog, document: JobDocument, digest: str, d
 
 
 def _shape(workspace: WorkspaceCatalog, document: JobDocument, db: Session) -> None:
-    """Let the DAG have as many trials at a time as the job asks for; generated again only if it differs."""
+    """Let the DAG have the tasks, and as many trials at a time, as the job asks for; generated again only if
+    it differs.
+    """
+    wanted: dict[str, Any] = {"parallelism": document.parallelism, "download": document.data is None}
     for definition in workspace.definitions():
-        if definition.name == document.definition and definition.parallelism != document.parallelism:
-            workspace.set_definition(definition.model_copy(update={"parallelism": document.parallelism}))
+        shaped = definition.model_copy(update=wanted)
+        if definition.name == document.definition and definition != shaped:
+            workspace.set_definition(shaped)
             publish_dags(workspace, db)
             return
     if not airflow_internals.has_dag(document.dag_id, db):
@@ -250,7 +277,13 @@ def _key(document: JobDocument) -> tuple[str, str]:
     return document.dag_id, document.run_id
 
 
-def _row(document: JobDocument, run: Run | None, tasks: Sequence[Task], outcome: JobOutcome | None) -> JobRow:
+def _row(
+    document: JobDocument,
+    run: Run | None,
+    tasks: Sequence[Task],
+    outcome: JobOutcome | None,
+    progress: Callable[[str], DownloadProgress | None],
+) -> JobRow:
     started = (run.started if run else None) or (outcome.started_at if outcome else None)
     ended = (run.ended if run else None) or (outcome.ended_at if outcome else None)
     state = _state(document, run, outcome)
@@ -262,6 +295,7 @@ def _row(document: JobDocument, run: Run | None, tasks: Sequence[Task], outcome:
         hyperopt=document.params is not None,
         started=started,
         duration=round((until - started).total_seconds(), 3) if started and until else None,
+        progress=None if state.ended or document.data is not None else progress(document.job_id),
     )
 
 
@@ -280,7 +314,7 @@ def _stage(document: JobDocument, tasks: Sequence[Task]) -> Stage:
     states = {task.task_id: task.state for task in tasks if task.run_id == document.run_id}
     if states.get("build", "success") != "success":
         return Stage.BUILDING
-    if states.get("ingest", "success") != "success":
+    if any(states.get(task, "success") != "success" for task in ("ingest", "download")):
         return Stage.INGESTING
     return Stage.TRAINING
 
@@ -324,6 +358,13 @@ def _limits(workspace: WorkspaceCatalog, document: JobDocument) -> str:
     return record.limits if record else ""
 
 
+def shown_data(workspace: WorkspaceCatalog, document: JobDocument) -> str:
+    """Return a job's data as a person sees it: the bundle, or the manifest that it will come from."""
+    if document.data is not None:
+        return workspace.shown(document.data)
+    return workspace.shown_manifest(document.manifest) if document.manifest else ""
+
+
 def _model_row(
     document: JobDocument, workspace: WorkspaceCatalog, trial: TrialSummary, metric: str | None
 ) -> ModelRow:
@@ -353,7 +394,7 @@ def _empty_row(document: JobDocument, workspace: WorkspaceCatalog, state: JobSta
         source=document.source,
         source_shown=workspace.shown(document.source),
         data=document.data,
-        data_shown=workspace.shown(document.data),
+        data_shown=shown_data(workspace, document),
         model_id=None,
         digest=None,
         state=state,

@@ -192,6 +192,17 @@ def until(condition: Callable[[], T | None], seconds: float, what: str, every: f
     return found
 
 
+def task(server: Server) -> psutil.Process:
+    """Return the process of the one task that runs, which a worker of the executor forked."""
+    scheduler = psutil.Process(server.pid("scheduler"))
+
+    def only() -> psutil.Process | None:
+        found = [child for worker in scheduler.children() for child in worker.children()]
+        return found[0] if len(found) == 1 else None
+
+    return until(only, 20, "the end of all other tasks")
+
+
 def ended(job: dict[str, Any]) -> dict[str, Any] | None:
     """Return a job that has ended, None otherwise."""
     return None if job["state"] in ("JOB_STARTING", "JOB_RUNNING") else job

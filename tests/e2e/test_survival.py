@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from e2e.harness import TRAIN, Kaos, Server, ended, until, write_data, write_source
+from e2e.harness import TRAIN, Kaos, Server, ended, task, until, write_data, write_source
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +54,6 @@ class Training:
         assert self.kaos.log(self.job_id) == [f"second {second}" for second in range(20)]
         written = Path(self.kaos.run("train", "get", "-j", self.job_id, "-m").stdout.strip())
         assert (self.kaos.directory / written / "model" / "pid").read_text() == str(self.starts[0])
-
-
-def task(server: Server) -> psutil.Process:
-    """Return the process of the one task that runs, which a worker of the executor forked."""
-    scheduler = psutil.Process(server.pid("scheduler"))
-
-    def only() -> psutil.Process | None:
-        found = [child for worker in scheduler.children() for child in worker.children()]
-        return found[0] if len(found) == 1 else None
-
-    return until(only, 20, "the end of all other tasks")
 
 
 @pytest.fixture(scope="module")

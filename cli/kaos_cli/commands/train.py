@@ -32,6 +32,13 @@ def train() -> None:
 @click.option("-s", "--source", type=click.Path(path_type=Path), help="Directory of the source bundle.")
 @click.option("-d", "--data", type=click.Path(path_type=Path), help="Directory of the data bundle.")
 @click.option(
+    "-m",
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="Data manifest in the place of -d: a file, or a directory with one *.mf.",
+)
+@click.option("--refresh", is_flag=True, help="Download all files of the manifest, changed or not.")
+@click.option(
     "-h", "--hyperparams", type=click.Path(path_type=Path), help="JSON file of values per hyperparameter."
 )
 @click.option("-p", "--parallelism", type=click.IntRange(1, 1000), help="Trials at a time, at most.")
@@ -52,6 +59,8 @@ def train() -> None:
 def deploy(
     source: Path | None,
     data: Path | None,
+    manifest: Path | None,
+    refresh: bool,
     hyperparams: Path | None,
     parallelism: int | None,
     samples: int | None,
@@ -74,8 +83,12 @@ def deploy(
     \b
     Example:
         kaos train deploy -s templates/mnist/model-train -d templates/mnist/data
+        kaos train deploy -m templates/mnist/data_manifest_mid
     """
+    if data is not None and manifest is not None:
+        raise InvalidInputError("A job has one data bundle.", "Give a directory, -d, or a manifest, -m.")
     request = DeployRequest(
+        refresh=refresh,
         params=_parameters(hyperparams, samples, seed),
         no_params=no_hyperparams,
         parallelism=parallelism,
@@ -86,8 +99,14 @@ def deploy(
         resources=Resources.parse(cpu, memory, gpu),
     )
     client = _workspace(load_config())
-    response = _submit(client, source, data, request)
-    if source is None and data is None and request.params is None and response.job_id is not None:
+    response = _submit(client, source, data, manifest, request)
+    if (
+        source is None
+        and data is None
+        and manifest is None
+        and request.params is None
+        and response.job_id is not None
+    ):
         say("Nothing new was submitted: this trains again on the current inputs.")
     if output == "json":
         print_json(train_output.deploy_json(response))
@@ -318,8 +337,12 @@ def get(
     wanted: list[tuple[Path, str]] = []
     if code or everything:
         wanted.append((top / "code" / content.source_directory, content.source.digest))
-    if data or everything:
-        wanted.append((top / "data" / content.data_directory, content.data.digest))
+    if content.data is not None and (data or everything):
+        wanted.append((top / "data" / (content.data_directory or ""), content.data.digest))
+    elif data:
+        raise InvalidInputError(
+            f"The data of job {job.job_id} is not downloaded ({job.state}).", "See kaos train info."
+        )
     if model or everything:
         wanted += [(top / "models" / each.directory, each.digest) for each in content.models]
     if model and not content.models:
@@ -331,7 +354,7 @@ def get(
             )
     say(f"Extracting train bundle: /{client.name}/{job.job_id}")
     with progress_bar(
-        "Extracting train bundle", job_size(content.source.size, content.data.size)
+        "Extracting train bundle", job_size(content.source.size, content.data.size if content.data else 0)
     ) as progress:
         for path, digest in wanted:
             train_output.replace(path, partial(download, client, digest, progress=progress))
@@ -360,20 +383,25 @@ def _parameters(path: Path | None, samples: int | None, seed: int) -> Parameters
 
 
 def _submit(
-    client: WorkspaceClient, source: Path | None, data: Path | None, request: DeployRequest
+    client: WorkspaceClient,
+    source: Path | None,
+    data: Path | None,
+    manifest: Path | None,
+    request: DeployRequest,
 ) -> DeployResponse:
     from kaos.transfer.scan import walk
     from kaos_cli.transfer import check, scan_directory, submit, target_of
 
+    read = _read_manifest(manifest)
     target = target_of(client)
     # Both directories are looked through before anything of either is sent.
     given_bundles: list[tuple[BundleKind, Path | None]] = [("source", source), ("data", data)]
-    walks = [(kind, given, walk(given)) for kind, given in given_bundles if given is not None]
+    walks = [(kind, path, walk(path)) for kind, path in given_bundles if path is not None]
     for kind, _, walked in walks:
         check(walked, kind)
     digests: dict[BundleKind, str] = {}
-    for kind, given, walked in walks:
-        say(f"Submitting {kind} bundle: {given}")
+    for kind, path, walked in walks:
+        say(f"Submitting {kind} bundle: {path}")
         with progress_bar(f"Compressing {kind} bundle", walked.size) as progress:
             scanned = scan_directory(walked, target, progress)
             bundle = submit(client, kind, scanned, target, lambda _: None)
@@ -382,9 +410,28 @@ def _submit(
         done(f"Setting {kind} bundle: {bundle.shown}")
         say()
         digests[kind] = bundle.pin.digest
-    return client.deploy(
-        request.model_copy(update={"source": digests.get("source"), "data": digests.get("data")})
-    )
+    given: dict[str, str | None] = {"source": digests.get("source"), "data": digests.get("data")}
+    if read is not None:
+        say(f"Submitting data manifest: {manifest}")
+        name, content = read
+        with progress_bar("Compressing data manifest", len(content)):
+            committed = client.commit_manifest(name, content)
+        done(f"Setting data manifest: {committed.shown}")
+        say()
+        given["manifest"] = committed.pin.digest
+    return client.deploy(request.model_copy(update=given))
+
+
+def _read_manifest(path: Path | None) -> tuple[str, bytes] | None:
+    """Return the name and content of a manifest that can be used; nothing is sent of one that cannot."""
+    if path is None:
+        return None
+    from kaos.manifest import parse
+    from kaos.transfer.manifest_file import read_manifest
+
+    name, content = read_manifest(path)
+    parse(content)
+    return name, content
 
 
 def _workspace(config: Config) -> WorkspaceClient:

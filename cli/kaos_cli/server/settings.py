@@ -117,7 +117,12 @@ def airflow_settings(layout: Layout, instance: Instance, socket_folder: str) -> 
             "file_task_handler_new_file_permissions": "0o600",
             "colored_console_log": "False",
         },
-        "kaos": {"store": layout.store.as_uri(), "work_dir": str(layout.work)},
+        "kaos": {
+            "store": layout.store.as_uri(),
+            "work_dir": str(layout.work),
+            # For files served on this machine. Scripts of jobs reach these addresses anyway.
+            "manifest_allowed_networks": "127.0.0.0/8, ::1/128",
+        },
     }
 
 

@@ -14,7 +14,7 @@ Use from an operator::
         progress=lambda now: log.info("%s", now),      # a Progress, five times a second at most
     )
     tree_digest = store.objects.put(result.tree.encoded)
-    lineage_digest = store.objects.put(result.lineage)
+    origins_digest = store.objects.put(result.origins)
 
 Errors: DownloadFailedError with all lines that failed, SourceUnavailableError (a subclass) if every one of
 them may work later, OSError if the disk does not take the files. An exception of any kind, also one that

@@ -68,7 +68,7 @@ class Downloaded:
     progress: Progress
 
     @property
-    def lineage(self) -> bytes:
+    def origins(self) -> bytes:
         """Return which URL gave what: JSON lines by path, the same for the same content."""
         dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
         return "".join(
@@ -96,6 +96,7 @@ def download(
     s3: S3Access | None = None,
     run: str = "",
     refresh: bool = False,
+    origins: bytes = b"",
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Downloaded:
     """Bring all files of a manifest into the store.
@@ -108,6 +109,8 @@ def download(
     :param s3: for ``s3://`` lines; without it they fail
     :param run: who asks, such as a job's id: a `refresh` that was killed goes on if it is the same run
     :param refresh: fetch every file, whether it has changed or not
+    :param origins: what an earlier download gave, of whatever worker: what has not changed since is not
+        fetched
     :param progress: be told how far it is, five times a second and at the end; in the caller's thread
     :raises DownloadFailedError: lines whose files could not be had, all of them; what could is kept
     :raises SourceUnavailableError: the same, and each of them may work later
@@ -120,6 +123,7 @@ def download(
         contextlib.closing(Memory(work / "urls.sqlite")) as memory,
     ):
         sweep(work / "parts")
+        memory.learn(origins)
         started = memory.begin(manifest.digest, run, refresh=refresh)
         tally = _Tally(manifest, progress)
         transfers = _plan(manifest, objects, memory, work / "parts", tally, started=started, refresh=refresh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -50,6 +51,21 @@ class Memory:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+    def learn(self, origins: bytes) -> None:
+        """Take over what URLs gave another worker; what this one knows itself stays.
+
+        :param origins: `Downloaded.origins` of an earlier download
+        """
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.executemany(
+            "INSERT OR IGNORE INTO urls VALUES (?,?,?,?,?,0)",
+            (
+                [row["url"], row["sha256"], row["size"], row["etag"], row["last_modified"]]
+                for row in map(json.loads, origins.splitlines())
+            ),
+        )
+        self._database.execute("COMMIT")
 
     def begin(self, manifest: str, run: str, *, refresh: bool) -> float:
         """Return the start of the pass over a manifest that is to be done now, in seconds since the epoch.

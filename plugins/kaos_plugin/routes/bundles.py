@@ -13,10 +13,12 @@ from starlette.concurrency import run_in_threadpool
 from kaos.bundle import Tree
 from kaos.catalog import WorkspaceCatalog
 from kaos.errors import CorruptObjectError, InvalidInputError, UnknownNameError
+from kaos.manifest import LARGEST as LARGEST_MANIFEST
 from kaos.schema.bundle import (
     Bundle,
     BundleKind,
     CommittedBundle,
+    CommittedManifest,
     ObjectsFetch,
     ObjectsMissing,
     UploadState,
@@ -93,12 +95,29 @@ async def commit_bundle(
     """Commit a bundle: the body is its canonical tree, whose objects have arrived."""
 
     def commit() -> CommittedBundle:
-        tree = Tree.decode(_limited(body_blocks(request), _LARGEST_TREE))
+        tree = Tree.decode(_limited(body_blocks(request), _LARGEST_TREE, "A bundle's tree"))
         if tree.digest != digest:
             raise InvalidInputError(f"The tree has the digest {tree.digest[:12]}…, not {digest[:12]}….")
         if kind == "source":
             check_source(tree)
         return _committed(workspace, workspace.commit_bundle(kind, name, tree, user.get_name()))
+
+    return await run_in_threadpool(commit)
+
+
+@router.post("/workspaces/{workspace}/manifests", openapi_extra=_PACK)
+async def commit_manifest(
+    workspace: Deployable,
+    user: User,
+    request: Request,
+    name: Annotated[str, Query(description="of the manifest's directory")],
+) -> CommittedManifest:
+    """Commit a data manifest: the body is the file; nothing is downloaded yet."""
+
+    def commit() -> CommittedManifest:
+        content = _limited(body_blocks(request), LARGEST_MANIFEST, "A manifest")
+        pin = workspace.commit_manifest(name, content, user.get_name())
+        return CommittedManifest(pin=pin, shown=workspace.shown_manifest(pin))
 
     return await run_in_threadpool(commit)
 
@@ -168,10 +187,10 @@ def _uploads(user: User) -> PartialUploads:
     return PartialUploads(work_directory() / "uploads", owner=user.get_id())
 
 
-def _limited(blocks: Iterator[bytes], most: int) -> bytes:
+def _limited(blocks: Iterator[bytes], most: int, what: str) -> bytes:
     content = bytearray()
     for block in blocks:
         content += block
         if len(content) > most:
-            raise InvalidInputError(f"A bundle's tree may have {most // CHUNK} MiB: it has too many files.")
+            raise InvalidInputError(f"{what} may have {most // CHUNK} MiB: it has too many files.")
     return bytes(content)

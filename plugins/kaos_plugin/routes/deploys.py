@@ -9,8 +9,17 @@ from fastapi import APIRouter, status
 
 from kaos import __version__
 from kaos.catalog import WorkspaceCatalog
-from kaos.errors import UnknownNameError
-from kaos.job import TRAIN, BundlePin, Definition, Inputs, JobDocument, ParametersPin, new_job_id
+from kaos.errors import InvalidInputError, UnknownNameError
+from kaos.job import (
+    TRAIN,
+    BundlePin,
+    Definition,
+    Inputs,
+    JobDocument,
+    ManifestPin,
+    ParametersPin,
+    new_job_id,
+)
 from kaos.names import dag_id
 from kaos.parameters import parse
 from kaos.runtime.capacity import machine_capacity
@@ -35,13 +44,18 @@ def deploy(workspace: Deployable, body: DeployRequest, user: User, session: Sess
     runtime = runtimes()[0]
     if runtime == "process":
         body.resources.check(machine_capacity())
+    if body.data is not None and body.manifest is not None:
+        raise InvalidInputError("A job has one data bundle.", "Give data or a manifest, not both.")
     new = Inputs(
         source=_pin(workspace, "source", body.source),
         data=_pin(workspace, "data", body.data),
+        manifest=_manifest(workspace, body.manifest),
         params=_parameters(workspace, body.params, user.get_name()),
     )
     inputs = workspace.merge_inputs(new, drop_params=body.no_params and body.params is None)
-    if inputs.source is None or inputs.data is None:
+    if body.refresh and inputs.manifest is None:
+        raise InvalidInputError("There is no manifest to download anew.", "Give one with the deploy.")
+    if inputs.source is None or inputs.lacking:
         return _response(workspace, inputs, None)
     job_id = new_job_id()
     document = JobDocument(
@@ -52,6 +66,8 @@ def deploy(workspace: Deployable, body: DeployRequest, user: User, session: Sess
         run_id=job_id,
         source=inputs.source,
         data=inputs.data,
+        manifest=inputs.manifest,
+        refresh=body.refresh,
         params=inputs.params,
         parallelism=body.parallelism or Definition(workspace=workspace.workspace.name).parallelism,
         max_failed=body.max_failed,
@@ -77,6 +93,15 @@ def _pin(workspace: WorkspaceCatalog, kind: BundleKind, digest: str | None) -> B
     return bundle.pin
 
 
+def _manifest(workspace: WorkspaceCatalog, digest: str | None) -> ManifestPin | None:
+    if digest is None:
+        return None
+    pin = workspace.manifest(digest)
+    if pin is None:
+        raise UnknownNameError("manifest", digest[:12], next_step="Deploy its file again.")
+    return pin
+
+
 def _parameters(workspace: WorkspaceCatalog, given: Parameters | None, user: str) -> ParametersPin | None:
     if given is None:
         return None
@@ -86,11 +111,14 @@ def _parameters(workspace: WorkspaceCatalog, given: Parameters | None, user: str
 
 def _response(workspace: WorkspaceCatalog, inputs: Inputs, job_id: str | None) -> DeployResponse:
     pins = {"source": inputs.source, "data": inputs.data}
+    shown = {kind: workspace.shown(pin) for kind, pin in pins.items() if pin is not None}
+    if inputs.manifest is not None:
+        shown["manifest"] = workspace.shown_manifest(inputs.manifest)
     space = workspace.space(inputs.params)
     return DeployResponse(
         inputs=inputs,
         space=space.shown if space else None,
-        shown={kind: workspace.shown(pin) for kind, pin in pins.items() if pin is not None},
+        shown=shown,
         image=workspace.image(inputs.source.digest) if inputs.source else None,
         job_id=job_id,
     )

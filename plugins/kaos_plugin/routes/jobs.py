@@ -88,7 +88,11 @@ def get_logs(
     record = workspace.trial(document.job_id, trial)
     if record is not None:
         return _stored(workspace.store.objects.get(record.log), position)
-    return _live(workspace, document, "train", trial, "kaos.script", position, session)
+    chunk = _live(workspace, document, "train", trial, "kaos.script", position, session)
+    if chunk.ended or document.data is not None:
+        return chunk
+    progress = workspace.progress(document.job_id)
+    return chunk.model_copy(update={"progress": progress.shown if progress else None})
 
 
 @router.get("/{job_id}/build-logs")

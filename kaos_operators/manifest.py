@@ -1,0 +1,206 @@
+"""Download the files of a job's data manifest: they become its data bundle."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk.configuration import conf
+
+from kaos.errors import InvalidInputError, KaosError, SourceUnavailableError
+from kaos.job import Stage
+from kaos.lineage import DownloadRecord, ResolvedManifest, small
+from kaos.manifest import Manifest, parse
+from kaos.schema.job import DownloadProgress
+from kaos.transfer.checkout import SharedCheckouts
+from kaos_operators.base import KaosOperator
+from kaos_operators.hook import work_directory
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from kaos.catalog import WorkspaceCatalog
+    from kaos.job import JobDocument
+    from kaos.transfer.download import Downloaded, Network, Progress, S3Access
+
+_TOLD = 1.0
+_LOGGED = 5.0
+_LONGEST_WAIT = 60.0
+
+
+class ManifestDownloadOperator(KaosOperator):
+    """Bring the files that a job's manifest names into the store, and lay them out on this worker.
+
+    The tree that comes of it is the job's data from then on: the same manifest gives another one when a
+    remote file has changed. What earlier jobs downloaded is asked for only if it has changed, and a download
+    that was killed goes on with what is missing. A job without a manifest passes at once.
+    """
+
+    stage: ClassVar[Stage] = Stage.INGESTING
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._killed = threading.Event()
+
+    def work(
+        self, document: JobDocument, workspace: WorkspaceCatalog, context: Context
+    ) -> dict[str, Any] | None:
+        """Return a `DownloadRecord`."""
+        if document.data is not None or document.manifest is None:
+            self.log.info("There is nothing to download: the job's data is in the store")
+            return None
+        start = time.monotonic()
+        objects, digest = workspace.store.objects, document.manifest.digest
+        manifest = parse(objects.get(document.manifest.content))
+        self.log.info("Manifest %s: %d files", digest[:12], len(manifest.entries))
+        try:
+            downloaded = self._download(manifest, document, workspace)
+        finally:
+            workspace.set_progress(document.job_id, None)
+        bundle = workspace.commit_bundle(
+            "data", document.manifest.name, downloaded.tree, document.manifest.author
+        )
+        resolved = workspace.resolve_manifest(
+            document.job_id,
+            ResolvedManifest(manifest=digest, data=bundle.pin, origins=objects.put(downloaded.origins)),
+        )
+        self.log.info(
+            "Data %s: %d of %d files had not changed",
+            resolved.data.digest[:12],
+            downloaded.progress.unchanged,
+            len(downloaded.files),
+        )
+        SharedCheckouts(work_directory() / "trees").get(objects, workspace.tree(resolved.data.digest))
+        return small(
+            DownloadRecord(
+                manifest=digest,
+                data=resolved.data.digest,
+                origins=resolved.origins,
+                files=resolved.data.files,
+                size=resolved.data.size,
+                unchanged=downloaded.progress.unchanged,
+                received=downloaded.progress.received,
+                retries=downloaded.progress.retries,
+                seconds=round(time.monotonic() - start, 3),
+            )
+        )
+
+    def on_kill(self) -> None:
+        """End all transfers; what arrived is kept."""
+        self._killed.set()
+
+    def _download(self, manifest: Manifest, document: JobDocument, workspace: WorkspaceCatalog) -> Downloaded:
+        """Download, again if the servers did not answer and the job allows it."""
+        attempt = 1
+        while True:
+            try:
+                return self._once(manifest, document, workspace)
+            except SourceUnavailableError as error:
+                if attempt > document.retries:
+                    raise
+                seconds = min(_LONGEST_WAIT, 5.0 * 2 ** (attempt - 1))
+                attempt += 1
+                again = f"Try {attempt} of {document.retries + 1} in {seconds:.0f} s"
+                self.log.warning("%s\n%s", error.message, again)
+                self._killed.wait(seconds)
+
+    def _once(self, manifest: Manifest, document: JobDocument, workspace: WorkspaceCatalog) -> Downloaded:
+        from kaos.transfer.download import download
+
+        told = logged = 0.0
+
+        def tell(progress: Progress) -> None:
+            nonlocal told, logged
+            if self._killed.is_set():
+                raise KaosError("The download was killed.")
+            now = time.monotonic()
+            if progress.ended or now - logged >= _LOGGED:
+                logged = now
+                self.log.info("%s", progress)
+            if now - told >= _TOLD:
+                told = now
+                workspace.set_progress(document.job_id, shown(progress))
+
+        try:
+            return download(
+                manifest,
+                workspace.store.objects,
+                work_directory() / "downloads",
+                network=network(),
+                s3=s3_access() if any(entry.url.startswith("s3:") for entry in manifest.entries) else None,
+                run=document.job_id,
+                refresh=document.refresh,
+                origins=workspace.origins(manifest.digest),
+                progress=tell,
+            )
+        except OSError as error:
+            raise KaosError(
+                f"The worker cannot keep the files: {error}.",
+                "What arrived is kept: make room, and deploy again.",
+            ) from error
+
+
+def shown(progress: Progress) -> DownloadProgress:
+    """Return how far a download is, as the catalog keeps it."""
+    return DownloadProgress(
+        files=progress.files,
+        total=progress.total,
+        received=progress.received,
+        size=progress.size,
+        failed=progress.failed,
+        rate=progress.rate,
+        eta=progress.eta,
+        shown=str(progress),
+    )
+
+
+def network() -> Network:
+    """Return what `[kaos] manifest_…` says of the network."""
+    from kaos.transfer.download import Network
+
+    allowed: str = conf.get("kaos", "manifest_allowed_networks", fallback="")
+    proxy: str = conf.get("kaos", "manifest_proxy", fallback="")
+    ca_file: str = conf.get("kaos", "manifest_ca_file", fallback="")
+    return Network(
+        allowed_networks=tuple(cidr.strip() for cidr in allowed.split(",") if cidr.strip()),
+        proxy=proxy or None,
+        ca_file=Path(ca_file) if ca_file else None,
+        per_host=conf.getint("kaos", "manifest_connections_per_host", fallback=16),
+    )
+
+
+def s3_access() -> S3Access:
+    """Return where S3 is and as whom, from the Airflow connection `[kaos] manifest_s3_connection`.
+
+    :raises InvalidInputError: there are no credentials
+    """
+    # Two seconds of imports, for those who use it.
+    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+    from botocore import UNSIGNED  # type: ignore[import-untyped]
+
+    from kaos.transfer.download import S3Access
+
+    name: str = conf.get("kaos", "manifest_s3_connection", fallback="aws_default")
+    hook = S3Hook(aws_conn_id=name)
+    settings = hook.conn_config
+    region = settings.region_name or "us-east-1"
+    endpoint = settings.get_service_endpoint_url("s3")
+    if getattr(settings.botocore_config, "signature_version", None) is UNSIGNED:
+        return S3Access(endpoint=endpoint, region=region, anonymous=True)
+    session = hook.get_session(region_name=region)
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise InvalidInputError(
+            f"There are no credentials for s3:// in the Airflow connection {name!r}, nor on the worker.",
+            f"Add one of type aws, with the key's id as login: airflow connections add {name} …",
+        )
+    frozen = credentials.get_frozen_credentials()
+    return S3Access(
+        endpoint=endpoint,
+        region=region,
+        access_key_id=frozen.access_key,
+        secret_access_key=frozen.secret_key,
+        session_token=frozen.token,
+    )
