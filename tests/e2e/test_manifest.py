@@ -87,9 +87,12 @@ def test_all_bad_lines_are_told_at_once(kaos: Kaos, tmp_path: Path, remote: Faul
     source = write_source(tmp_path / "source", TRAIN)
     manifest = tmp_path / "m" / "data.mf"
     manifest.parent.mkdir()
-    manifest.write_text(
-        '{"url": "http://example.org/a", "path": "../a"}\n{"url": "file:///etc/passwd", "path": "b"}\n{"url"\n'
-    )
+    lines = [
+        '{"url": "http://example.org/a", "path": "../a"}',
+        '{"url": "file:///etc/passwd", "path": "b"}',
+        "{",
+    ]
+    manifest.write_text("\n".join(lines))
     refused = kaos.run("train", "deploy", "-s", source, "-m", manifest, code=2)
     for line in (
         "line 1: the path '../a' has '..' in it",
