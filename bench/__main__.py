@@ -12,7 +12,7 @@ from bench import report
 from bench.home import server
 from bench.measure import QUICK, CommandError, Figure, Sizes, say
 
-PARTS = ("latency", "data", "large", "memory", "cli")
+PARTS = ("latency", "data", "large", "memory", "cli", "fanout")
 
 
 def main() -> int:

@@ -73,6 +73,15 @@ class Home:
                 )
             time.sleep(0.2)
 
+    def wait_for_dag(self, dag_id: str) -> None:
+        """Wait until Airflow knows the DAG of a file that was just put into its folder."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if any(dag["dag_id"] == dag_id for dag in self.api("GET", "/api/v2/dags?limit=100")["dags"]):
+                return
+            time.sleep(0.5)
+        raise TimeoutError(f"Airflow does not find {dag_id} in its dags folder.")
+
     def forget_objects(self, size: int) -> None:
         """Take the objects of this size out of the store, and forget what the client remembers of files.
 

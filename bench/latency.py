@@ -58,7 +58,7 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     (data / "data.csv").write_text("1,2\n")
     home.new_workspace(_WORKSPACE)
     (home.state / "airflow" / "dags" / f"{_DAG}.py").write_text(_NOOP)
-    _wait_for_dag(home)
+    home.wait_for_dag(_DAG)
     chain = _Noop(home)
     deploys = _Deploys(home, source, data)
     for warm_up in range(2):
@@ -148,15 +148,6 @@ class _Noop:
         return _table(
             "no-op chain (the median one)", start, [*stations, (first, "function of the mapped task")]
         )
-
-
-def _wait_for_dag(home: Home) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if any(dag["dag_id"] == _DAG for dag in home.api("GET", "/api/v2/dags?limit=100")["dags"]):
-            return
-        time.sleep(0.5)
-    raise TimeoutError(f"Airflow does not find {_DAG} in its dags folder.")
 
 
 def _stations(home: Home, dag: str, run: str) -> list[tuple[float, str]]:

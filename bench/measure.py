@@ -30,6 +30,8 @@ class Sizes:
     :param large: bytes of the one large file
     :param deploys: deploys whose latency is taken
     :param jobs: jobs in the list
+    :param trials: of a job, and as many mapped tasks
+    :param many_trials: of another one
     :param runs: of everything else
     """
 
@@ -37,11 +39,15 @@ class Sizes:
     large: int = 5 << 30
     deploys: int = 20
     jobs: int = 10_000
+    trials: int = 1_000
+    many_trials: int = 10_000
     runs: int = 5
     large_runs: int = 3
 
 
-QUICK = Sizes(files=1_000, large=256 << 20, deploys=3, jobs=500, runs=2, large_runs=1)
+QUICK = Sizes(
+    files=1_000, large=256 << 20, deploys=3, jobs=500, trials=250, many_trials=500, runs=2, large_runs=1
+)
 
 
 @dataclass(frozen=True)

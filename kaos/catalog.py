@@ -13,6 +13,7 @@ The refs, below ``workspaces/<workspace>/``::
     resolved/<job_id>               a ResolvedManifest, once a job's manifest is downloaded
     progress/<job_id>               how far that download is; gone when it has ended
     trials/<job_id>/<index>         the TrialRecord of the trial's last try
+    live/<job_id>/<index>           the LiveTrial of a trial that runs; without meaning once it has ended
     memo/<digest>                   the trial that was made of this environment, code, data and parameters
     failures/<job_id>/<index>       empty; a trial that failed, for counting them
     builds/<job_id>                 digest of the build's log
@@ -27,6 +28,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from kaos.bundle import Tree
+from kaos.curves import LiveTrial
 from kaos.digest import SHORT, matching, shortest_prefix
 from kaos.errors import (
     AlreadyExistsError,
@@ -367,6 +369,25 @@ class WorkspaceCatalog:
     def trials(self, job_id: str) -> list[TrialRecord]:
         """Return the records of a job's trials that have ended, by index."""
         return [TrialRecord.parse(value) for _, value in self._values(f"trials/{job_id}")]
+
+    def set_live(self, job_id: str, trial: LiveTrial) -> None:
+        """Record the newest metrics of a trial that runs."""
+        self._swap(f"{self._at}/live/{job_id}/{trial.index:06d}", lambda _: trial.encode())
+
+    def live(self, job_id: str) -> list[LiveTrial]:
+        """Return the newest metrics of the job's trials that run, or ran when their worker was lost."""
+        return [LiveTrial.parse(value) for _, value in self._values(f"live/{job_id}")]
+
+    def live_trial(self, job_id: str, index: int) -> LiveTrial | None:
+        """Return the newest metrics of one of them, or None."""
+        ref = self.store.refs.get(f"{self._at}/live/{job_id}/{index:06d}")
+        return LiveTrial.parse(ref.value) if ref else None
+
+    def drop_live(self, job_id: str, index: int | None = None) -> None:
+        """Forget the newest metrics of a trial that has ended, or those of all of a job's."""
+        names = [f"{self._at}/live/{job_id}/{index:06d}"] if index is not None else None
+        for name in names or list(self.store.refs.names(f"{self._at}/live/{job_id}")):
+            self.store.refs.delete(name)
 
     def set_build_log(self, job_id: str, digest: str) -> None:
         """Record the log of a job's build, an object in the store."""

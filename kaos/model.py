@@ -50,6 +50,9 @@ class TrialSummary(Value):
     :param model_id: None if it failed
     :param digest: of the model's tree
     :param metrics: the numeric ones
+    :param reused_from: the job that the model was taken over from
+    :param running: it has not ended; its metrics are the newest that it wrote
+    :param step: where in the training those are
     """
 
     index: int
@@ -59,6 +62,23 @@ class TrialSummary(Value):
     digest: str | None
     reason: str
     metrics: dict[str, float]
+    reused_from: str | None = None
+    running: bool = False
+    step: float | None = None
+
+    @classmethod
+    def of(cls, record: TrialRecord, model_id: str | None = None) -> TrialSummary:
+        """Return the line of a trial that has ended."""
+        return cls(
+            index=record.index,
+            name=record.name,
+            params=record.params,
+            model_id=model_id,
+            digest=record.model,
+            reason=record.reason,
+            metrics=record.metrics,
+            reused_from=record.reused_from,
+        )
 
 
 class JobSummary(Value):
@@ -69,6 +89,12 @@ class JobSummary(Value):
 
     trials: list[TrialSummary]
     metrics: list[str]
+
+    @classmethod
+    def of(cls, trials: Iterable[TrialSummary]) -> JobSummary:
+        """Return the summary of these trials, by index, with the names of their numeric metrics."""
+        found = sorted(trials, key=lambda trial: trial.index)
+        return cls(trials=found, metrics=sorted({name for trial in found for name in trial.metrics}))
 
 
 def model_id(document: JobDocument, digest: str, taken: Callable[[str], str | None]) -> str:
@@ -126,7 +152,10 @@ def numeric(metrics: dict[str, Any]) -> dict[str, float]:
 def score(metrics: dict[str, Any], name: str) -> float | None:
     """Return the numeric metric `name`, or None where it is missing or no number."""
     value = metrics.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    try:
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
 
 
 def sort_key(value: float | None, *, ascending: bool) -> tuple[int, float]:

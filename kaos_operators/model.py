@@ -48,6 +48,7 @@ class RegisterModelOperator(KaosOperator):
             for record in records
             if record.succeeded
         }
+        workspace.drop_live(document.job_id)  # of trials whose worker was lost
         if not models:
             raise TrainingFailedError(self._why(records))
         ids = [model.model_id for model in models.values()]
@@ -112,15 +113,7 @@ class RegisterModelOperator(KaosOperator):
 def _summary(records: list[TrialRecord], models: dict[int, ModelRecord]) -> JobSummary:
     return JobSummary(
         trials=[
-            TrialSummary(
-                index=record.index,
-                name=record.name,
-                params=record.params,
-                model_id=models[record.index].model_id if record.succeeded else None,
-                digest=record.model,
-                reason=record.reason,
-                metrics=record.metrics,
-            )
+            TrialSummary.of(record, models[record.index].model_id if record.succeeded else None)
             for record in records
         ],
         metrics=sorted({name for model in models.values() for name in model.metrics}),

@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import ResumableJobMixin, get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
 from kaos.digest import digest_bytes
 from kaos.errors import InvalidInputError, KaosError, TrainingFailedError
+from kaos.history import last_metrics, live_files
 from kaos.job import Batch, Trial, batches, trials
 from kaos.lineage import BuildRecord, TrialRecord, small
 from kaos.model import METRICS, numeric, read_metrics
@@ -25,6 +26,7 @@ from kaos.transfer.push import store_directory
 from kaos_operators.base import KaosOperator
 from kaos_operators.environment import environment_builder, environment_spec, runtime
 from kaos_operators.hook import work_directory
+from kaos_operators.live import LiveMetrics
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -67,6 +69,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         self.environment = environment
         self.batch = batch
         self._handle = ""
+        self._live: LiveMetrics | None = None
 
     def work(self, document: JobDocument, workspace: WorkspaceCatalog, context: Context) -> dict[str, Any]:
         """Run the trials; return the `TrialRecord` of the only one, or how many there were."""
@@ -87,7 +90,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
 
     def _attempt(self, trial: Trial, context: Context) -> TrialRecord:
         """Return the trial's record, made now unless an earlier try of this task got that far."""
-        self._trial, self._handle = trial, ""
+        self._trial, self._handle, self._live = trial, "", None
         self.external_id_key = f"kaos_run_{trial.index}"
         record = self._recorded()
         if record is not None:
@@ -100,6 +103,8 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
             except KaosError as error:  # of this trial alone: its output cannot be kept, say
                 record = self._failure(str(error))
         self._workspace.set_trial(self._document.job_id, record)
+        if self._live is not None:
+            self._live.forget()
         if not record.succeeded:
             self._workspace.add_failure(self._document.job_id, trial.index)
         return record
@@ -118,7 +123,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         """Run the trial, again if it was lost or ran out of memory and the job allows it."""
         document = self._document
         for attempt in range(document.retries + 1):
-            self.execute_resumable(context)
+            self.execute_resumable(self._resumable(context))
             status = runtime().observe(self._handle)
             final = status.state is RunState.FAILED and not (status.out_of_memory or document.retry_errors)
             if (
@@ -141,10 +146,20 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
 
     def _forget(self, context: Context) -> None:
         """Let the next attempt start the script anew."""
-        store = context.get("task_state_store")
+        store = self._resumable(context).get("task_state_store")
         if store is not None:
             store.delete(self.external_id_key)
         shutil.rmtree(self._run_directory, ignore_errors=True)
+
+    def _resumable(self, context: Context) -> Context:
+        """Return the context in which a trial's handle is kept for later tries.
+
+        Of batched trials the run's own records keep it: a run of a process is of use to its own machine only,
+        and Airflow's API server would have two more requests to answer for each of 10,000 trials.
+        """
+        if Batch.model_validate(self.batch).count == 1:
+            return context
+        return cast("Context", {**context, "task_state_store": RunRecords(self._run_directory / "run")})
 
     def _reused(self) -> TrialRecord | None:
         """Return what an earlier job made of the same environment, code, data and parameters."""
@@ -218,7 +233,9 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
 
     def poll_until_complete(self, external_id: Any, context: Context) -> None:
         """Pass the script's lines on as they come, until it ends."""
-        runtime().follow(self._handle, lambda line: script_log.info("%s", line))
+        output = self._run_directory / "output"
+        self._live = LiveMetrics(self._workspace, self._document.job_id, self._trial, output)
+        runtime().follow(self._handle, lambda line: script_log.info("%s", line), look=self._live.look)
 
     def get_job_result(self, external_id: Any, context: Context) -> None:
         """Return nothing: what the run left is read when it has ended, however that came about."""
@@ -281,9 +298,31 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         """Leave the job's outcome to the task that registers: other trials may succeed."""
 
 
+class RunRecords:
+    """What a run left in its directory, in the shape of Airflow's store for the state of a task."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def get(self, key: str) -> str | None:
+        """Return the handle of the run that was last launched there."""
+        return runtime().find(self._directory)
+
+    def set(self, key: str, value: object) -> None:
+        """Do nothing: the launch wrote it."""
+
+    def delete(self, key: str) -> None:
+        """Do nothing: it goes with the directory."""
+
+
 def model_metrics(model: Tree, objects: Objects, warn: Callable[[str], object]) -> dict[str, Any]:
-    """Return the metrics in a trial's output; none, with a warning, where there is no usable file of them."""
+    """Return the metrics in a trial's output; none, with a warning, where there is no usable file of them.
+
+    Without a file of them the last values of its live metrics are taken.
+    """
     file = model.file(METRICS)
+    if file is None and live_files(model):
+        return dict(last_metrics(model, objects))
     if file is None:
         warn(f"The trial wrote no {METRICS}: the model has no metrics")
         return {}

@@ -38,7 +38,7 @@ from kaos.schema.bundle import (
     VerifyReport,
 )
 from kaos.schema.deploy import DeployRequest, DeployResponse
-from kaos.schema.job import JobContent, JobInfo, JobList, JobSource, LogChunk
+from kaos.schema.job import JobContent, JobCurves, JobInfo, JobList, JobSource, LogChunk
 from kaos.schema.server import ServerInfo
 from kaos.schema.workspace import WorkspaceCreate, WorkspaceInfo, WorkspaceKilled, WorkspaceList
 from kaos.value import Value
@@ -75,8 +75,12 @@ class Connection:
         content: Any = body
         if isinstance(body, Value):
             content, headers["Content-Type"] = body.encode(), "application/json"
-        wanted = {key: _text(value) for key, value in (query or {}).items() if value is not None}
-        url = f"{self.url}{path}" + (f"?{urlencode(wanted)}" if wanted else "")
+        wanted = {
+            key: list(map(_text, value)) if isinstance(value, list) else _text(value)
+            for key, value in (query or {}).items()
+            if value is not None
+        }
+        url = f"{self.url}{path}" + (f"?{urlencode(wanted, doseq=True)}" if wanted else "")
         try:
             response = self._pool.request(
                 method,
@@ -246,6 +250,11 @@ class WorkspaceClient(Client):
     def summary(self, job_id: str) -> JobSummary:
         """Return all trials of a job that have ended."""
         return self._get(JobSummary, f"{self._at}/jobs/{quote(job_id, safe='')}/summary")
+
+    def curves(self, job_id: str, metrics: list[str]) -> JobCurves:
+        """Return the learning curves of a job's models: of these metrics first, and of others up to six."""
+        path = f"{self._at}/jobs/{quote(job_id, safe='')}/curves"
+        return self._get(JobCurves, path, metric=metrics)
 
     def content(self, job_id: str) -> JobContent:
         """Return the trees of a job."""

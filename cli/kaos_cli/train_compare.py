@@ -47,7 +47,8 @@ def rows(
             "model_id": trial.model_id,
             **{name: trial.params.get(name) for name in params},
             **{name: trial.metrics.get(name) for name in metrics},
-            "reason": trial.reason,
+            "reused_from": trial.reused_from,
+            "reason": "running" if trial.running else trial.reason,
         }
         for job_id, trial in found
     ]
@@ -64,7 +65,8 @@ def show(found: list[dict[str, Any]], output: str) -> None:
         writer.writeheader()
         writer.writerows(found)
     else:
-        columns = [name for name in found[0] if name != "reason" or any(row["reason"] for row in found)]
+        optional = ("reused_from", "reason")
+        columns = [name for name in found[0] if name not in optional or any(row[name] for row in found)]
         print_table(columns, [[_cell(row[name]) for name in columns] for row in found])
 
 

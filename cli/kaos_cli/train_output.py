@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
+from kaos.curves import show
 from kaos.digest import SHORT
-from kaos.job import Stage
+from kaos.job import JobState, Stage
 from kaos.resources import Resources
 from kaos.schema.deploy import DeployResponse
 from kaos.schema.job import JobInfo, JobList, JobRow, ModelRow
@@ -19,6 +20,7 @@ from kaos_cli.output import narrow, print_table, say, show_seconds, show_time
 _WIDE = 108
 _SHOWN_VALUES = 8
 _SHORT_JOB = 14
+_LIVE = 2
 _TITLES = (Stage.BUILDING, Stage.INGESTING, Stage.TRAINING)
 
 
@@ -162,6 +164,8 @@ def info_json(job: JobInfo) -> dict[str, Any]:
             "data_digest": model.data.digest if model.data else None,
             "model_digest": model.digest,
             "metrics": model.metrics,
+            "reused_from": model.reused_from,
+            "step": model.step,
         }
         for index, model in enumerate(job.models)
     ]
@@ -199,7 +203,7 @@ def _info_row(index: int, job: JobInfo, model: ModelRow, metric: str | None) -> 
         "ind": job.page * 10 + index,
         "Code": f"Author: {model.source.author}\nPath: {model.source_shown}",
         "Data": f"Author: {_author(job, model)}\nPath: {model.data_shown}",
-        "Model ID": model.model_id or f"{model.state}\n{model.reason}".strip(),
+        "Model ID": _model(model),
         "Hyperparams": params or "None",
     }
     if metric:
@@ -210,6 +214,16 @@ def _info_row(index: int, job: JobInfo, model: ModelRow, metric: str | None) -> 
 def _author(job: JobInfo, model: ModelRow) -> str:
     pin = model.data or job.manifest
     return pin.author if pin else ""
+
+
+def _model(model: ModelRow) -> str:
+    """Return a model's id, or what there is to say of a trial without one."""
+    if model.model_id is not None:
+        taken_over = f"\nfrom job {model.reused_from[:_SHORT_JOB]}" if model.reused_from else ""
+        return f"{model.model_id}{taken_over}"
+    if model.state is JobState.RUNNING and model.metrics:
+        return f"{model.state}\n{show(model.step, model.metrics, most=_LIVE)}"
+    return f"{model.state}\n{model.reason}".strip()
 
 
 def _narrow_info(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 
 import click
 
+from kaos.curves import LiveTrial, show
 from kaos.errors import JobFailedError
 from kaos.job import JobState
 from kaos.schema.job import JobInfo
@@ -13,12 +14,31 @@ from kaos_cli.client import WorkspaceClient
 from kaos_cli.output import StatusLine, done, say
 
 _INTERVAL = 0.3
+_METRICS_SECONDS = 1.0
 _GONE = ("failed", "upstream_failed", "skipped")
+
+
+class MetricsLines:
+    """Lines such as ``metrics: loss=0.3 step=10``: of what changed, one a second and trial at most.
+
+    They go to standard error: a script's own lines stay what they are.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[int, tuple[float, str]] = {}
+
+    def say(self, trial: LiveTrial, name: str = "") -> None:
+        """Show a trial's newest metrics unless that was done, or a second has not passed."""
+        line, now = show(trial.step, trial.metrics), time.monotonic()
+        before, last = self._said.get(trial.index, (-_METRICS_SECONDS, ""))
+        if line != last and now - before >= _METRICS_SECONDS:
+            self._said[trial.index] = now, line
+            say(f"{name} metrics: {line}".lstrip())
 
 
 def follow_log(client: WorkspaceClient, job_id: str, kind: str, *, follow: bool) -> None:
     """Print the lines of a log; with `follow` until nothing more comes."""
-    chunk = client.logs(job_id, kind, "0")
+    chunk, metrics = client.logs(job_id, kind, "0"), MetricsLines()
     status = StatusLine()
     while True:
         if chunk.progress is not None:
@@ -27,6 +47,8 @@ def follow_log(client: WorkspaceClient, job_id: str, kind: str, *, follow: bool)
             status.clear()
         for line in chunk.lines:
             click.echo(line)
+        if follow and chunk.live is not None:
+            metrics.say(chunk.live)
         if chunk.ended or not follow:
             status.clear()
             return
@@ -41,13 +63,15 @@ def wait_for_job(client: WorkspaceClient, job_id: str) -> None:
     :raises JobFailedError: the job ended in another state than success
     """
     shown: set[str] = set()
-    status = StatusLine()
+    status, metrics = StatusLine(), MetricsLines()
     while True:
         job = client.job(job_id)
         if job.progress is not None:
             status.show(f"   Downloading: {job.progress.shown}")
         else:
             status.clear()
+        for trial in job.live:
+            metrics.say(trial, name=trial.name if trial.params else "")
         for stage in job.stages:
             if stage.state == "success" and stage.task_id not in shown:
                 status.clear()

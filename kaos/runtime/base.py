@@ -22,6 +22,7 @@ BuiltT = TypeVar("BuiltT")
 AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
 
 _LONGEST_LINE = 1 << 20
+_FIRST_PAUSE_SECONDS = 0.005
 
 
 class Environment(Value):
@@ -154,8 +155,20 @@ class Runtime(ABC):
         A run that has ended stays as it is.
         """
 
-    def follow(self, handle: str, line: Callable[[str], None], interval_seconds: float = 0.1) -> RunStatus:
-        """Call ``line`` for each line of the log, from its start; return how the run ended once it has."""
+    def follow(
+        self,
+        handle: str,
+        line: Callable[[str], None],
+        interval_seconds: float = 0.1,
+        look: Callable[[], object] = lambda: None,
+    ) -> RunStatus:
+        """Call ``line`` for each line of the log, from its start; return how the run ended once it has.
+
+        :param interval_seconds: the longest time between two looks at the log; they begin close together,
+            for runs that are over in no time
+        :param look: called between two looks at the log
+        """
+        pause = min(_FIRST_PAUSE_SECONDS, interval_seconds)
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         offset, rest = 0, ""
         while True:
@@ -176,4 +189,6 @@ class Runtime(ABC):
                 if rest:
                     line(rest)
                 return status
-            time.sleep(interval_seconds)
+            look()
+            time.sleep(pause)
+            pause = min(pause * 1.5, interval_seconds)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from kaos.curves import LiveTrial
 from kaos.job import BundlePin, JobState, ManifestPin, Stage
 from kaos.resources import Resources
 from kaos.value import Value
@@ -75,6 +76,8 @@ class ModelRow(Value):
     :param data_shown: the bundle, or the manifest that it will come from
     :param params_shown: where its hyperparameters are, ``/3fbf2/degree=5_kernel=poly.json``
     :param score: value of the metric that was asked for
+    :param reused_from: the job that the model was taken over from
+    :param step: where in the training a trial is that runs, and whose newest metrics these are
     """
 
     source: BundlePin
@@ -89,6 +92,8 @@ class ModelRow(Value):
     params_shown: str | None = None
     score: float | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
+    reused_from: str | None = None
+    step: float | None = None
 
 
 class JobInfo(Value):
@@ -100,6 +105,7 @@ class JobInfo(Value):
     :param data: the bundle that it runs on; None while its manifest is not downloaded
     :param progress: of its download, while that runs
     :param metrics: names of the available metrics
+    :param live: newest metrics of trials that run, at most twenty
     """
 
     job_id: str
@@ -128,6 +134,7 @@ class JobInfo(Value):
     models: list[ModelRow]
     pages: int
     page: int
+    live: list[LiveTrial] = Field(default_factory=list)
 
 
 class LogChunk(Value):
@@ -136,12 +143,37 @@ class LogChunk(Value):
     :param position: what to ask with for the lines after these
     :param ended: nothing more will come
     :param progress: of the download that comes before the lines, in words
+    :param live: newest metrics of the trial while it runs
     """
 
     lines: list[str]
     position: str
     ended: bool
     progress: str | None = None
+    live: LiveTrial | None = None
+
+
+class Curve(Value):
+    """How one metric of one trial went.
+
+    :param points: step and value, by step; of a long curve evenly spaced ones
+    """
+
+    index: int
+    metric: str
+    points: list[tuple[float, float]]
+
+
+class JobCurves(Value):
+    """The learning curves of a job's models.
+
+    :param logarithmic: hyperparameters that were drawn from a logarithmic range
+    :param left_out: trials whose curves are not here, because there are too many or their files are too large
+    """
+
+    curves: list[Curve]
+    logarithmic: list[str]
+    left_out: int
 
 
 class JobSource(Value):

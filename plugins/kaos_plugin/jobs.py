@@ -34,6 +34,7 @@ from kaos_operators.train import runs_here
 from kaos_plugin import airflow_internals
 from kaos_plugin.airflow_internals import Run, Task
 from kaos_plugin.auth import catalog
+from kaos_plugin.live import SHOWN, running, with_running
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,8 @@ def job_info(
     outcome = workspace.outcome(document.job_id)
     row = _row(document, run, tasks, outcome, workspace.progress)
     summary = job_summary(workspace, document, outcome)
+    live = [] if row.state.ended else running(workspace, document.job_id, summary)
+    summary = with_running(summary, live)
     found = summary.trials
     if metric is not None:
         found = sorted(found, key=lambda trial: sort_key(trial.metrics.get(metric), ascending=ascending))
@@ -123,6 +126,7 @@ def job_info(
         models=rows,
         pages=max(1, -(-len(found) // PAGE)),
         page=page,
+        live=live[:SHOWN],
     )
 
 
@@ -338,19 +342,16 @@ def job_summary(workspace: WorkspaceCatalog, document: JobDocument, outcome: Job
     """Return the job's trials: from one object when it has ended, trial by trial while it runs."""
     if outcome is not None and outcome.summary is not None:
         return JobSummary.parse(workspace.store.objects.get(outcome.summary))
-    trials = [
-        TrialSummary(
-            index=record.index,
-            name=record.name,
-            params=record.params,
-            model_id=None,
-            digest=record.model,
-            reason=record.reason,
-            metrics=record.metrics,
-        )
-        for record in workspace.trials(document.job_id)
-    ]
-    return JobSummary(trials=trials, metrics=sorted({name for trial in trials for name in trial.metrics}))
+    return JobSummary.of(TrialSummary.of(record) for record in workspace.trials(document.job_id))
+
+
+def shown_summary(workspace: WorkspaceCatalog, document: JobDocument, db: Session) -> JobSummary:
+    """Return the job's trials, with the newest metrics of those that run."""
+    key, outcome = _key(document), workspace.outcome(document.job_id)
+    summary = job_summary(workspace, document, outcome)
+    if _state(document, airflow_internals.runs([key], db).get(key), outcome).ended:
+        return summary
+    return with_running(summary, running(workspace, document.job_id, summary))
 
 
 def _limits(workspace: WorkspaceCatalog, document: JobDocument) -> str:
@@ -376,7 +377,8 @@ def _model_row(
             if model.trial.index == trial.index
         ]
         metrics = record.metrics
-    return _empty_row(document, workspace, JobState.FAILURE if trial.reason else JobState.SUCCESS).model_copy(
+    state = JobState.FAILURE if trial.reason else JobState.RUNNING if trial.running else JobState.SUCCESS
+    return _empty_row(document, workspace, state).model_copy(
         update={
             "model_id": trial.model_id,
             "digest": trial.digest,
@@ -385,6 +387,8 @@ def _model_row(
             "params_shown": point_path(document.params.digest, trial.params) if document.params else None,
             "score": trial.metrics.get(metric) if metric else None,
             "metrics": metrics,
+            "reused_from": trial.reused_from,
+            "step": trial.step,
         }
     )
 

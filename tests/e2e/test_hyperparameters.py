@@ -92,6 +92,9 @@ def test_retry_keeps_the_checkpoint_and_reuse_trains_nothing(kaos: Kaos, tmp_pat
     reused = kaos.deploy_and_wait("--reuse")
     assert time.monotonic() - began < 60
     assert summary(kaos, reused)[0]["model_id"] == first[0]["model_id"]
+    assert [row["reused_from"] for row in (*first, *summary(kaos, reused))] == [None, job_id]
+    assert kaos.info(reused)["models"][0]["reused_from"] == job_id
+    assert f"from job {job_id[:14]}" in kaos.run("train", "info", "-j", reused).stdout
 
 
 def test_killed_job_leaves_no_process_and_stays_killed(server: Server, kaos: Kaos, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from kaos.catalog import WorkspaceCatalog
 from kaos.errors import InvalidInputError, UnknownNameError
 from kaos.job import JobDocument, JobOutcome
 from kaos.model import JobSummary
-from kaos.schema.job import JobContent, JobInfo, JobList, JobSource, LogChunk
+from kaos.schema.job import JobContent, JobCurves, JobInfo, JobList, JobSource, LogChunk
 from kaos_dags.publish import head
-from kaos_plugin import airflow_internals, jobs
+from kaos_plugin import airflow_internals, curves, jobs
 from kaos_plugin.auth import Deployable, Readable, User
 
 router = APIRouter(prefix="/workspaces/{workspace}/jobs", tags=["jobs"])
@@ -47,10 +47,22 @@ def get_job(
 
 
 @router.get("/{job_id}/summary")
-def get_summary(workspace: Readable, job_id: str) -> JobSummary:
-    """Return all trials of a job that have ended, with their numeric metrics."""
+def get_summary(workspace: Readable, job_id: str, session: SessionDep) -> JobSummary:
+    """Return all trials of a job that have ended or run, with their numeric metrics."""
     document, _ = workspace.job(job_id)
-    return jobs.job_summary(workspace, document, workspace.outcome(document.job_id))
+    return jobs.shown_summary(workspace, document, session)
+
+
+@router.get("/{job_id}/curves")
+def get_curves(
+    workspace: Readable,
+    job_id: str,
+    metric: Annotated[list[str] | None, Query(description="these metrics first, others up to six")] = None,
+) -> JobCurves:
+    """Return the learning curves of a job's models, with few points each."""
+    document, _ = workspace.job(job_id)
+    summary = jobs.job_summary(workspace, document, workspace.outcome(document.job_id))
+    return curves.job_curves(workspace, document, summary, metric or [])
 
 
 @router.post("/{job_id}/kill")
@@ -89,10 +101,15 @@ def get_logs(
     if record is not None:
         return _stored(workspace.store.objects.get(record.log), position)
     chunk = _live(workspace, document, "train", trial, "kaos.script", position, session)
-    if chunk.ended or document.data is not None:
+    if chunk.ended:
         return chunk
-    progress = workspace.progress(document.job_id)
-    return chunk.model_copy(update={"progress": progress.shown if progress else None})
+    progress = None if document.data is not None else workspace.progress(document.job_id)
+    return chunk.model_copy(
+        update={
+            "progress": progress.shown if progress else None,
+            "live": workspace.live_trial(document.job_id, trial),
+        }
+    )
 
 
 @router.get("/{job_id}/build-logs")
