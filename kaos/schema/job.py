@@ -167,12 +167,12 @@ class Curve(Value):
 class JobCurves(Value):
     """The learning curves of a job's models.
 
-    :param logarithmic: hyperparameters that were drawn from a logarithmic range
+    :param ranges: hyperparameters that were drawn from a range, and whether that was logarithmic
     :param left_out: trials whose curves are not here, because there are too many or their files are too large
     """
 
     curves: list[Curve]
-    logarithmic: list[str]
+    ranges: dict[str, bool]
     left_out: int
 
 

@@ -46,6 +46,6 @@ def job_curves(
             for name in chosen
             if name in found
         ],
-        logarithmic=sorted(name for name, each in space.ranges.items() if each.log) if space else [],
+        ranges={name: each.log for name, each in space.ranges.items()} if space else {},
         left_out=left_out,
     )

@@ -13,7 +13,7 @@ from kaos.errors import AlreadyExistsError, InvalidInputError, UnknownNameError
 from kaos.resources import Resources
 from kaos.schema.bundle import BundleKind
 from kaos.schema.deploy import DeployRequest, DeployResponse, Parameters
-from kaos_cli import train_compare, train_output
+from kaos_cli import train_compare, train_output, train_plot
 from kaos_cli.client import WorkspaceClient, connect
 from kaos_cli.config import Config, current_workspace, load_config, remember_rows, row
 from kaos_cli.options import JobOptions
@@ -268,10 +268,16 @@ def best(ind: int | None, job_id: str | None, sort: str, ascending: bool) -> Non
 @click.option(
     "-o", "--output", type=click.Choice(["table", "json", "csv"]), default="table", help="How to print."
 )
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw instead: FILE.png, .svg or .pdf.")
 def compare(
-    ind: tuple[int, ...], job_id: tuple[str, ...], sort: str | None, ascending: bool, output: str
+    ind: tuple[int, ...],
+    job_id: tuple[str, ...],
+    sort: str | None,
+    ascending: bool,
+    output: str,
+    plot: Path | None,
 ) -> None:
-    """Print the models of jobs side by side.
+    """Print the models of jobs side by side, or draw them.
 
     \b
     Example:
@@ -284,8 +290,13 @@ def compare(
     ]
     if not ids:
         raise InvalidInputError("Which jobs?", "Give their rows of kaos train list, -i 0 -i 1, or their ids.")
-    rows = train_compare.rows([(each, client.summary(each)) for each in ids], sort, ascending=ascending)
-    train_compare.show(rows, output)
+    if plot is not None:
+        train_plot.check(plot)
+    jobs = [(each, client.summary(each)) for each in ids]
+    if plot is not None:
+        train_plot.plot(client, jobs, sort, plot, ascending=ascending)
+        return
+    train_compare.show(train_compare.rows(jobs, sort, ascending=ascending), output)
 
 
 @train.command()
