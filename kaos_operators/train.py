@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from kaos.digest import digest_bytes
 from kaos.errors import InvalidInputError, KaosError, TrainingFailedError
 from kaos.history import last_metrics, live_files
-from kaos.job import Batch, Trial, batches, trials
+from kaos.job import Batch, JobState, Trial, batches, trials
 from kaos.lineage import BuildRecord, TrialRecord, small
 from kaos.model import METRICS, numeric, read_metrics
 from kaos.runtime.base import RunSpec, RunState, RunStatus
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 script_log = logging.getLogger("kaos.script")
 
 _SHOWN = 100
+_ENDING = 8
 
 
 class PlanTrialsOperator(KaosOperator):
@@ -70,6 +72,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         self.batch = batch
         self._handle = ""
         self._live: LiveMetrics | None = None
+        self._killed = False
 
     def work(self, document: JobDocument, workspace: WorkspaceCatalog, context: Context) -> dict[str, Any]:
         """Run the trials; return the `TrialRecord` of the only one, or how many there were."""
@@ -108,6 +111,11 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         if not record.succeeded:
             self._workspace.add_failure(self._document.job_id, trial.index)
         return record
+
+    def _stop_if_killed(self) -> None:
+        outcome = self._workspace.outcome(self._document.job_id)
+        if self._killed or (outcome is not None and outcome.state is JobState.KILLED):
+            raise AirflowFailException("The job was killed: no other trial is started.")
 
     def _stop_if_too_many_failed(self) -> None:
         most = self._document.max_failed
@@ -200,6 +208,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         checkout(objects, workspace.tree(document.source.digest).below(MODEL), run / "program", writable=True)
         (run / "params.json").write_text(json.dumps(self._trial.params))
         self._checkpoint.mkdir(parents=True, exist_ok=True)
+        self._stop_if_killed()
         self._handle = runtime().launch(
             RunSpec(
                 run_id=f"{document.job_id}-{self._trial.index}",
@@ -215,6 +224,8 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
                 resources=document.resources,
             )
         )
+        if self._killed:  # while it was launched: there was nothing to end yet
+            runtime().terminate(self._handle)
         return self._handle
 
     def get_job_status(self, external_id: Any, context: Context) -> str:
@@ -241,7 +252,8 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         """Return nothing: what the run left is read when it has ended, however that came about."""
 
     def on_kill(self) -> None:
-        """End the script with all that it started."""
+        """End the script with all that it started, and start no other."""
+        self._killed = True
         if self._handle:
             runtime().terminate(self._handle)
 
@@ -333,13 +345,16 @@ def model_metrics(model: Tree, objects: Objects, warn: Callable[[str], object]) 
         return {}
 
 
-def runs_here(job_id: str) -> bool:
-    """Tell whether a script of the job runs on this machine; its task takes a moment to end it."""
-    for run in (work_directory() / "runs" / job_id).glob("*/run"):
-        handle = runtime().find(run)
-        if handle is not None and runtime().observe(handle).state is RunState.RUNNING:
-            return True
-    return False
+def end_runs_here(job_id: str) -> bool:
+    """End the job's scripts that run on this machine, and tell whether there were any.
+
+    Their tasks end them too, a heartbeat later, but not those of a worker that died.
+    """
+    found = [runtime().find(run) for run in (work_directory() / "runs" / job_id).glob("*/run")]
+    running = [each for each in found if each and runtime().observe(each).state is RunState.RUNNING]
+    with ThreadPoolExecutor(max_workers=_ENDING) as pool:
+        list(pool.map(runtime().terminate, running))
+    return bool(running)
 
 
 def _whole_log(handle: str) -> Any:

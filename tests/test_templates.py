@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -57,6 +59,7 @@ def train(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
         *,
         params: dict[str, Any] | None = None,
         argument: bool = False,
+        killed_at: Path | None = None,
         **variables: str,
     ) -> subprocess.CompletedProcess[str]:
         model = bundles[name] / "model-train" / name / "model"
@@ -68,14 +71,16 @@ def train(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
             given["KAOS_PARAMS"] = str(file)
         if not argument:
             given["KAOS_OUTPUT"] = str(output)
-        return subprocess.run(
-            [str(model / "train"), *([str(output)] if argument else [])],
-            env=given,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        command = [str(model / "train"), *([str(output)] if argument else [])]
+        with subprocess.Popen(
+            command, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            while killed_at is not None and not killed_at.exists() and process.poll() is None:
+                time.sleep(0.002)
+            if killed_at is not None:
+                process.kill()
+            out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     yield run
     for folder in environments.values():
@@ -231,7 +236,8 @@ def test_train_is_good(trained: tuple[str, Path, str]) -> None:
     name, output, stdout = trained
     found = metrics(output)
     names = ("train", "validation", "test")
-    assert set(content(output)) == {"model/model.pkl", "metrics/metrics.json"}
+    live = {"metrics/train.jsonl"} if name == "property-val" else set()
+    assert set(content(output)) == {"model/model.pkl", "metrics/metrics.json"} | live
     assert stdout.startswith(f"{name}: starting\n")
     if name == "mnist":
         assert set(found) == {f"{kind}_{name}" for kind in ("accuracy", "metrics") for name in names}
@@ -259,6 +265,29 @@ def test_train_again_writes_the_same_bytes(
     assert content(tmp_path / "again") == content(output)
     # A run leaves no trace in the source bundle, such as __pycache__, which would be another version of it.
     assert content(bundles[name]) == before
+
+
+def test_interrupted_training_goes_on_to_the_same_bytes(
+    bundles: dict[str, Path], train: Train, tmp_path: Path
+) -> None:
+    whole, output, checkpoint = tmp_path / "whole", tmp_path / "output", tmp_path / "checkpoint"
+    params = {"n_estimators": 520}  # no multiple of a stage
+    assert train("property-val", whole, params=params).returncode == 0
+    checkpoint.mkdir()
+    saved = checkpoint / "checkpoint.pkl"
+    killed = train("property-val", output, params=params, killed_at=saved, KAOS_CHECKPOINT=str(checkpoint))
+    assert killed.returncode == -9
+    assert not (output / "model").exists()
+    shutil.rmtree(output)  # kaos gives a new try an empty directory
+    again = train("property-val", output, params=params, KAOS_CHECKPOINT=str(checkpoint))
+    assert re.search(r"^going on with \d+ trees of an earlier try$", again.stdout, re.MULTILINE), again.stdout
+    assert content(output) == content(whole)
+    lines = [json.loads(line) for line in (output / "metrics" / "train.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(50, 501, 50), 520]
+    assert lines[-1]["rmse_validation"] == pytest.approx(metrics(output)["rmse_validation"])
+    # Of other parameters it is of no use.
+    other = train("property-val", output, params={"n_estimators": 60}, KAOS_CHECKPOINT=str(checkpoint))
+    assert "going on" not in other.stdout
 
 
 def test_hyperparameters_change_the_model(

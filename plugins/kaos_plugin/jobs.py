@@ -30,7 +30,7 @@ from kaos.schema.job import (
 )
 from kaos_dags.publish import publish
 from kaos_dags.render import file_name, render
-from kaos_operators.train import runs_here
+from kaos_operators.train import end_runs_here
 from kaos_plugin import airflow_internals
 from kaos_plugin.airflow_internals import Run, Task
 from kaos_plugin.auth import catalog
@@ -215,8 +215,9 @@ def kill_job(workspace: WorkspaceCatalog, document: JobDocument, user: str, db: 
     )
     airflow_internals.fail_run(*key, db)
     deadline = time.monotonic() + _END_SECONDS
-    while runs_here(document.job_id) and time.monotonic() < deadline:
+    while end_runs_here(document.job_id) and time.monotonic() < deadline:
         time.sleep(0.1)
+    workspace.drop_live(document.job_id)
     return outcome
 
 

@@ -11,7 +11,7 @@ from kaos.job import Definition
 from kaos.schema.workspace import Workspace, WorkspaceCreate, WorkspaceInfo, WorkspaceKilled, WorkspaceList
 from kaos_dags.publish import publish
 from kaos_dags.render import file_name
-from kaos_operators.train import runs_here
+from kaos_operators.train import end_runs_here
 from kaos_plugin import airflow_internals
 from kaos_plugin.auth import Readable, Removable, User, catalog, may, require
 from kaos_plugin.jobs import kill_job, publish_dags
@@ -65,7 +65,7 @@ def kill_workspace(
         for run_id in airflow_internals.active_runs(definition.dag_id, session):
             airflow_internals.fail_run(definition.dag_id, run_id, session)
     deadline = time.monotonic() + _END_SECONDS
-    while any(runs_here(job_id) for job_id in stopped) and time.monotonic() < deadline:
+    while any([end_runs_here(job_id) for job_id in stopped]) and time.monotonic() < deadline:
         time.sleep(0.1)
     for definition in definitions:
         airflow_internals.remove_dag(definition.dag_id, session)
