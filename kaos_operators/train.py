@@ -7,7 +7,9 @@ import logging
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +23,7 @@ from kaos.job import Batch, JobState, Trial, batches, trials
 from kaos.lineage import BuildRecord, TrialRecord, small
 from kaos.model import METRICS, numeric, read_metrics
 from kaos.runtime.base import RunSpec, RunState, RunStatus
+from kaos.runtime.process import many_runs
 from kaos.source import MODEL
 from kaos.transfer.checkout import SharedCheckouts, checkout
 from kaos.transfer.push import store_directory
@@ -34,7 +37,9 @@ if TYPE_CHECKING:
 
     from kaos.bundle import Tree
     from kaos.catalog import WorkspaceCatalog
+    from kaos.image import EnvironmentSpec
     from kaos.job import JobDocument
+    from kaos.runtime.base import Environment
     from kaos.store import Objects
 
 script_log = logging.getLogger("kaos.script")
@@ -82,7 +87,8 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         planned = trials(workspace.space(document.params), document.only)[
             batch.start : batch.start + batch.count
         ]
-        records = [self._attempt(trial, context) for trial in planned]
+        with many_runs() if len(planned) > 1 else nullcontext():
+            records = [self._attempt(trial, context) for trial in planned]
         failed = [record for record in records if not record.succeeded]
         if failed:
             more = f", and {len(failed) - 1} more of {len(records)} failed" if len(failed) > 1 else ""
@@ -198,9 +204,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
             self._handle = before
             return before
         build = BuildRecord.model_validate(self.environment)
-        # Built on another worker, the environment is made here from the same lock; else it is there already.
-        spec = environment_spec(workspace, document)
-        environment = environment_builder().build(spec, self.log.info, objects.get(build.lock).decode())
+        spec, environment = self._environment
         tree = workspace.tree(document.pinned_data.digest)
         data = SharedCheckouts(work_directory() / "trees").get(objects, tree)
         shutil.rmtree(run, ignore_errors=True)  # what an earlier, failed try of this trial left
@@ -227,6 +231,17 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         if self._killed:  # while it was launched: there was nothing to end yet
             runtime().terminate(self._handle)
         return self._handle
+
+    @cached_property
+    def _environment(self) -> tuple[EnvironmentSpec, Environment]:
+        """Return what the script runs in, the same for all trials of the batch.
+
+        Built on another worker, it is made here from the same lock; else it is there already.
+        """
+        build = BuildRecord.model_validate(self.environment)
+        lock = self._workspace.store.objects.get(build.lock).decode()
+        spec = environment_spec(self._workspace, self._document)
+        return spec, environment_builder().build(spec, self.log.info, lock)
 
     def get_job_status(self, external_id: Any, context: Context) -> str:
         """Return the state of the run that an earlier try started."""

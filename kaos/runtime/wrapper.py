@@ -1,8 +1,9 @@
 """Stand by one run of user code: start it, outlive whoever asked for it, keep its end.
 
 ``python -S -m kaos.runtime.wrapper DIRECTORY LOCK_DESCRIPTOR``, started by :mod:`kaos.runtime.process` in a
-session of its own. It reads ``launch.json`` there, writes ``process.json`` before the script begins, and
-``exit.json`` after the end of all that it started. SIGTERM ends the run, ``terminate.json`` has the grace.
+session of its own; or ``--serve SOCKET_DESCRIPTOR``, by :mod:`kaos.runtime.spawn`, to fork one a request. It
+reads ``launch.json`` there, writes ``process.json`` before the script begins, and ``exit.json`` after the end
+of all that it started. SIGTERM ends the run, ``terminate.json`` has the grace.
 
 Only the standard library, little of it: its start is a part of the time from a deploy to the first line.
 """
@@ -26,6 +27,8 @@ PROCESS = "process.json"
 EXIT = "exit.json"
 TERMINATE = "terminate.json"
 LOG = "run.log"
+ERRORS = "wrapper.log"
+SERVE = "--serve"
 
 GRACE_SECONDS = 1.0
 
@@ -54,6 +57,38 @@ def main(arguments: list[str]) -> int:
     run.wait()
     run.finish()
     return 0
+
+
+def serve(descriptor: int) -> int:
+    """Fork a wrapper for each directory that comes with its lock; answer with its exit code."""
+    import socket  # a wrapper that starts alone has no use for it
+
+    with socket.socket(fileno=descriptor) as requests:
+        while True:
+            directory, locks, *_ = socket.recv_fds(requests, 4096, 1)
+            if not directory:
+                return 0
+            child = os.fork()
+            if child == 0:
+                requests.close()
+                _alone(os.fsdecode(directory), locks[0])
+            os.close(locks[0])
+            requests.send(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+
+
+def _alone(directory: str, lock: int) -> None:
+    """Become a wrapper as if it had been started by a command; never return."""
+    code = 1
+    try:
+        os.setsid()
+        errors = os.open(Path(directory, ERRORS), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(errors, 2)
+        os.close(errors)
+        code = main([directory, str(lock)])
+    except Exception:  # noqa: BLE001 (as the interpreter does at its end)
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(code)
 
 
 class Run:
@@ -219,4 +254,4 @@ def _grace(directory: Path) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(serve(int(sys.argv[2])) if sys.argv[1] == SERVE else main(sys.argv[1:]))

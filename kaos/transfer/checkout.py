@@ -57,9 +57,12 @@ def checkout(
 
     try:
         make_directories(tree, scratch)
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-            for _ in pool.map(place, [files[i : i + _BATCH] for i in range(0, len(files), _BATCH)]):
-                pass
+        if len(files) <= _BATCH:  # threads would take longer to start
+            place(files)
+        else:
+            with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+                for _ in pool.map(place, [files[i : i + _BATCH] for i in range(0, len(files), _BATCH)]):
+                    pass
         make_links(tree, scratch)
         scratch.rename(destination)
     finally:
