@@ -98,5 +98,8 @@ _HOW = """## How it is measured
 - Latency is from before the start of `kaos train deploy` until the script's own clock in its first line.
   Beside it is a DAG of the same shape whose tasks do nothing, triggered by one request to Airflow's REST API,
   until the mapped task's function runs.
+- The fan-out is a job of trials whose script is `exit 0`, from before `kaos train deploy` until the job has
+  succeeded, beside a DAG that maps as many tasks that do nothing, with the same cap, in the same Airflow. How
+  many ran at once is from the moments, in each trial's record, before its script began and after it was gone.
 - Memory is the peak of the resident set: of the client beyond that of the same command on a small bundle, of
   the API server beyond what it had before."""

@@ -246,18 +246,33 @@ class FileRefs(Refs):
     def set(self, name: str, value: bytes, expected: str | None) -> Ref:
         """Change the ref if it has the expected version; it is on disk when this returns."""
         path = self.root / check_ref_name(name)
-        with self._lock():
-            current = self.get(name)
-            if (current.version if current else None) != expected:
-                raise moved(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch = self.root / ".new"
-            with scratch.open("wb") as file:
-                file.write(value)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.rename(path)
+        self._check(name, expected)  # in vain is nothing written
+        scratch = self._write(value)
+        try:
+            with self._lock():
+                self._check(name, expected)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                scratch.rename(path)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
         return Ref.of(value)
+
+    def _check(self, name: str, expected: str | None) -> None:
+        current = self.get(name)
+        if (current.version if current else None) != expected:
+            raise moved(name)
+
+    def _write(self, value: bytes) -> Path:
+        """Write a value to the disk, outside the lock: it takes long, and many may wait for it together."""
+        folder = self.root / ".writing"
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = folder / secrets.token_hex(8)
+        with scratch.open("wb") as file:
+            file.write(value)
+            file.flush()
+            os.fsync(file.fileno())
+        return scratch
 
     def delete(self, name: str) -> None:
         """Forget the ref."""

@@ -69,6 +69,10 @@ def test_metrics_of_running_trials_show_and_the_last_ones_stay(
     assert ended["live"] == []
     assert [row["metrics"]["loss"] for row in ended["models"]] == [-3, -5]
     assert ended["metrics"] == ["loss", "worst"]
+    picture = tmp_path / "curves.svg"
+    kaos.run("train", "compare", "-j", job_id, "-s", "loss", "--plot", picture)
+    shown = picture.read_text()
+    assert all(f"<!-- {text} -->" in shown for text in ("step", "x=3", "x=5", "2 trials"))
     refs = server.home / "store" / "refs" / "workspaces" / workspace / "live"
     assert [path for path in refs.rglob("*") if path.is_file()] == []
 
