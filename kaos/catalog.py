@@ -24,7 +24,7 @@ The refs, below ``workspaces/<workspace>/``::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 from kaos.bundle import Tree
@@ -421,9 +421,14 @@ class WorkspaceCatalog:
 
     # -- models ------------------------------------------------------------------------------------------
 
-    def next_model_id(self, document: JobDocument, digest: str) -> str:
-        """Return the id for a model with this tree; the same content has the same id."""
-        return model_id(document, digest, self._identity)
+    def next_model_ids(self, document: JobDocument, digests: Iterable[str]) -> dict[str, str]:
+        """Return the ids for models with these trees, by digest; the same content has the same id."""
+        found: dict[str, str] = {}
+        given: dict[str, str] = {}
+        for digest in dict.fromkeys(digests):
+            key = model_id(document, digest, lambda key: given.get(key) or self._identity(key))
+            found[digest], given[key] = key, model_identity(document, digest)
+        return found
 
     def output_tree(self, digest: str) -> Tree:
         """Return the tree that a trial wrote, before it is registered.
@@ -457,6 +462,16 @@ class WorkspaceCatalog:
             raise UnknownNameError("model", key, self.model_ids(), "See kaos train info.")
         return records
 
+    def job_model(self, job_id: str, key: str, index: int) -> ModelRecord:
+        """Return the record of the model (by id) that a trial made.
+
+        :raises UnknownNameError: there is no such model
+        """
+        ref = self.store.refs.get(f"{self._at}/models/{key}/{job_id}-{index}")
+        if ref is None:
+            raise UnknownNameError("model", key, next_step="See kaos train info.")
+        return ModelRecord.parse(self.store.objects.get(ref.value.decode()))
+
     def job_models(self, job_id: str, keys: list[str]) -> list[ModelRecord]:
         """Return the records of those models (by id) that a job made, by trial."""
         found = [record for key in dict.fromkeys(keys) for record in self.model_records(key)]
@@ -468,7 +483,10 @@ class WorkspaceCatalog:
         name = next(self.store.refs.names(f"{self._at}/models/{key}"), None)
         if name is None:
             return None
-        record = self.model_records(key)[0]
+        ref = self.store.refs.get(name)  # any of them: thousands of trials may have made the same model
+        if ref is None:
+            return None
+        record = ModelRecord.parse(self.store.objects.get(ref.value.decode()))
         return model_identity(record.job, record.digest)
 
     # -- the end -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 5
+_LOGGED = 100
+_AT_ONCE = 8
 
 
 class RegisterModelOperator(KaosOperator):
@@ -43,32 +46,36 @@ class RegisterModelOperator(KaosOperator):
     def work(self, document: JobDocument, workspace: WorkspaceCatalog, context: Context) -> dict[str, Any]:
         """Return the ids of the models."""
         records = workspace.trials(document.job_id)
-        models = {
-            record.index: self._register(record, document, workspace, context)
-            for record in records
-            if record.succeeded
-        }
+        made = [record for record in records if record.succeeded]
+        ids = workspace.next_model_ids(document, [record.model or "" for record in made])
+        # Each waits for the disk: several at a time.
+        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+            added = pool.map(lambda each: self._register(each, ids, document, workspace, context), made)
+            models = {model.trial.index: model for model in added}
+        for model in list(models.values())[:_LOGGED]:
+            self.log.info("Model %s", model.model_id)
         workspace.drop_live(document.job_id)  # of trials whose worker was lost
         if not models:
             raise TrainingFailedError(self._why(records))
-        ids = [model.model_id for model in models.values()]
+        shown = [model.model_id for model in models.values()]
         workspace.set_outcome(
             JobOutcome(
                 job_id=document.job_id,
                 state=JobState.SUCCESS,
-                models=ids,
+                models=shown,
                 summary=workspace.store.objects.put(_summary(records, models).encode()),
                 started_at=min(record.started_at for record in records),
                 ended_at=datetime.now(UTC),
             )
         )
         for asset in self.outlets:
-            context["outlet_events"][asset].extra = {"job": document.job_id, "models": list(ids[:100])}
-        return {"models": ids[:1000]}
+            context["outlet_events"][asset].extra = {"job": document.job_id, "models": list(shown[:100])}
+        return {"models": shown[:1000]}
 
     def _register(
         self,
         record: TrialRecord,
+        ids: dict[str, str],
         document: JobDocument,
         workspace: WorkspaceCatalog,
         context: Context,
@@ -77,7 +84,7 @@ class RegisterModelOperator(KaosOperator):
         tree = workspace.output_tree(digest)
         ti = context["ti"]
         model = ModelRecord(
-            model_id=workspace.next_model_id(document, digest),
+            model_id=ids[digest],
             digest=digest,
             files=len(list(tree.files)),
             size=tree.size,
@@ -99,7 +106,6 @@ class RegisterModelOperator(KaosOperator):
             created_at=record.ended_at,
         )
         workspace.add_model(model)
-        self.log.info("Model %s", model.model_id)
         return model
 
     def _why(self, records: list[TrialRecord]) -> str:

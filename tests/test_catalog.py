@@ -67,7 +67,7 @@ def model(workspace: WorkspaceCatalog, job: JobDocument, content: bytes) -> Mode
     tree = Tree.of([File("m", len(content), workspace.store.objects.put(content))])
     workspace.store.objects.put(tree.encoded)
     return ModelRecord(
-        model_id=workspace.next_model_id(job, tree.digest),
+        model_id=workspace.next_model_ids(job, [tree.digest])[tree.digest],
         digest=tree.digest,
         files=1,
         size=len(content),
@@ -317,3 +317,11 @@ def test_any_metrics_can_be_sorted(values: list[object]) -> None:
         )
         numbers = [value for value in found if value is not None and value == value]
         assert found[: len(numbers)] == sorted(numbers, reverse=not ascending)
+
+
+@given(st.lists(st.text("01", min_size=1, max_size=7), max_size=12))
+def test_ids_of_models_that_begin_alike_differ(beginnings: list[str]) -> None:
+    workspace = Catalog(memory_store()).create_workspace("mnist", "ada")
+    digests = [f"{beginning:0<64}" for beginning in beginnings]
+    ids = workspace.next_model_ids(document(workspace), digests)
+    assert len(set(ids.values())) == len(set(digests))

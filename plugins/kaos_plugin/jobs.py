@@ -372,11 +372,7 @@ def _model_row(
 ) -> ModelRow:
     metrics: dict[str, Any] = dict(trial.metrics)
     if trial.model_id is not None:  # of the few on a page, with the metrics that are no numbers too
-        (record,) = [
-            model
-            for model in workspace.job_models(document.job_id, [trial.model_id])
-            if model.trial.index == trial.index
-        ]
+        record = workspace.job_model(document.job_id, trial.model_id, trial.index)
         metrics = record.metrics
     state = JobState.FAILURE if trial.reason else JobState.RUNNING if trial.running else JobState.SUCCESS
     return _empty_row(document, workspace, state).model_copy(
