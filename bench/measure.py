@@ -28,6 +28,7 @@ class Sizes:
 
     :param files: files of 10 KiB
     :param large: bytes of the one large file
+    :param remote: bytes of each of the eight large files of a manifest
     :param deploys: deploys whose latency is taken
     :param jobs: jobs in the list
     :param trials: of a job, and as many mapped tasks
@@ -37,6 +38,7 @@ class Sizes:
 
     files: int = 10_000
     large: int = 5 << 30
+    remote: int = 256 << 20
     deploys: int = 20
     jobs: int = 10_000
     trials: int = 1_000
@@ -46,7 +48,15 @@ class Sizes:
 
 
 QUICK = Sizes(
-    files=1_000, large=256 << 20, deploys=3, jobs=500, trials=250, many_trials=500, runs=2, large_runs=1
+    files=1_000,
+    large=256 << 20,
+    remote=32 << 20,
+    deploys=3,
+    jobs=500,
+    trials=250,
+    many_trials=500,
+    runs=2,
+    large_runs=1,
 )
 
 
