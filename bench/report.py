@@ -105,11 +105,11 @@ _HOW = """## How it is measured
   many ran at once is from the moments, in each trial's record, before its script began and after it was gone.
 - Memory is the peak of the resident set: of the client beyond that of the same command on a small bundle, of
   the API server beyond what it had before.
-- Files by manifest come from an nginx (two workers, sendfile, its files open) or a SeaweedFS on loopback. kaos
-  is a process with the engine that the operator uses, from the start of Python on; the manifest pins sizes and
-  SHA-256. It keeps what it stored verified, by digest; curl, aria2 and s5cmd hash nothing; aiohttp is a script
-  that hashes each file, writes it beside its place and moves it. After each run, outside of the time, every
-  file is compared with its SHA-256. kaos, aiohttp, curl and aria2 have 16 transfers at a time.
-- The bad line is a proxy before that nginx: 20 ms before each answer; 1% of the answers are 503, 1% end in the
-  middle of the body, 1% are reset there. For the large files it also resets half of all connections after 64
-  to 128 MiB. curl has `--retry 20 --retry-all-errors --retry-delay 1`."""
+- Files by manifest come from an nginx (two workers, sendfile, its files open) or a SeaweedFS on loopback.
+  kaos is a process with the engine that the operator uses, from the start of Python on; the manifest pins
+  sizes and SHA-256. It keeps what it stored verified, by digest; curl, aria2 and s5cmd hash nothing; aiohttp
+  is a script that hashes each file, writes it beside its place and moves it. After each run, outside of the
+  time, every file is compared with its SHA-256. kaos, aiohttp, curl and aria2 have 16 transfers at a time.
+- The bad line is a proxy before that nginx: 20 ms before each answer; 1% of the answers are 503, 1% end in
+  the middle of the body, 1% are reset there. For the large files it also resets half of all connections after
+  64 to 128 MiB. curl has `--retry 20 --retry-all-errors --retry-delay 1`."""
