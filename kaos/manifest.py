@@ -174,8 +174,10 @@ def _check_s3(url: str) -> None:
     bucket, key = split_s3(url)
     if not _BUCKET.fullmatch(bucket):
         raise ValueError(f"{_shown(bucket)} is no name of a bucket")
-    if any(part in ("", ".", "..") for part in key.split("/")) or "\0" in key:
+    if any(part in ("", ".", "..") for part in key.split("/")):
         raise ValueError(f"the key {_shown(key)} cannot be addressed: it has an empty, '.' or '..' component")
+    if _CONTROL.search(key.replace("\\", "")):
+        raise ValueError(f"the key {_shown(key)} has a control character in it")
 
 
 def _check_url(url: str, scheme: str) -> None:
@@ -188,6 +190,8 @@ def _check_url(url: str, scheme: str) -> None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
+        if host and not host.isascii():
+            host.encode("idna")  # as it is asked for
     except ValueError as error:
         raise ValueError(f"the url {_shown(url)} is not valid: {error}") from None
     if not host or " " in parts.netloc or port == 0:

@@ -14,6 +14,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,15 +60,20 @@ class FaultServer:
     :param chance: of a random fault per request (503 with Retry-After, reset, truncation, wrong Content-MD5)
     :param delay: seconds before each answer
     :param validators: send ETag and Last-Modified, and honour conditions and ranges
+    :param ranges: honour ranges; without it the whole file comes again
+    :param most: requests a second; what is beyond is answered 429 with Retry-After
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     chance: float = 0
     delay: float = 0
     validators: bool = True
+    ranges: bool = True
+    most: int = 0
     modified: float = 1_700_000_000
     faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
     always: dict[str, Fault] = field(default_factory=dict)
+    pages: dict[str, bytes] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
     connections: int = 0
     open: Counter[str] = field(default_factory=Counter)
@@ -122,12 +128,19 @@ class FaultServer:
         self.requests.append(Request(path, headers))
         queue = self.faults.get(path)
         fault = queue.popleft() if queue else self.always.get(path) or self._chance()
+        if self.most:
+            second = int(time.monotonic())
+            self.open[f"in {second}"] += 1
+            if self.open[f"in {second}"] > self.most:
+                fault = Fault(429, (("Retry-After", "1"),))
         await asyncio.sleep(self.delay + fault.late)
         content = self.files.get(path)
         if content is None and fault.status == 200:
             fault = Fault(404)
         if fault.status != 200:
-            body = f"<h1>{fault.status}</h1>".encode()
+            body = self.pages.get(path, f"<h1>{fault.status}</h1>".encode())
+            if fault.status == 204:
+                body = b""
             writer.write(_head(fault.status, [*fault.headers, ("Content-Length", str(len(body)))]) + body)
             return True
         assert content is not None
@@ -145,7 +158,7 @@ class FaultServer:
                 writer.write(_head(304, headers))
                 return True
             found = re.fullmatch(r"bytes=(\d+)-", asked.get("range", ""))
-            if found and asked.get("if-range") == etag:
+            if found and self.ranges and asked.get("if-range") == etag:
                 status, start = 206, int(found[1])
                 headers.append(("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"))
                 body = content[start:]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gzip
 import ipaddress
 import json
 import os
@@ -13,8 +14,10 @@ import sqlite3
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 
@@ -267,6 +270,110 @@ def test_part_of_another_version_is_refused(server: FaultServer, here: Here) -> 
     assert "range" not in server.requests[2].headers
 
 
+def test_same_bytes_again_and_again_are_no_progress(server: FaultServer, here: Here) -> None:
+    # Named by an ETag, but never gone on with: it would be asked for without an end.
+    server.files["f"], server.ranges = BIG, False
+    server.always["f"] = Fault(truncate=3_000_000)
+    with pytest.raises(SourceUnavailableError):
+        here.get(manifest_of(server.url("f")))
+    assert QUICK.attempts <= server.asked()["f"] <= QUICK.attempts + 2
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_empty_bodies(server: FaultServer, here: Here, chunked: bool) -> None:
+    server.files |= {"f": b"", "g": b""}
+    server.always |= dict.fromkeys(("f", "g"), Fault(chunked=chunked))
+    pinned = {"url": server.url("g"), "size": 0, "sha256": digest_bytes(b"")}
+    result = here.get(manifest_of(server.url("f"), pinned))
+    assert here.contents(result) == {"0": b"", "1": b""}
+    assert here.failures(manifest_of({"url": server.url("f"), "size": 1})) == [
+        f"line 1: {server.url('f')}: it has 0 bytes, the manifest says 1"
+    ]
+    server.always["none"], server.files["none"] = Fault(204), b""
+    assert "answered 204 No Content" in here.failures(manifest_of(server.url("none")))[0]
+
+
+def test_body_that_the_server_compresses_all_the_same(server: FaultServer, here: Here) -> None:
+    packed = gzip.compress(b"a,b")
+    names = ("a.csv", "a.csv.gz", "a.tgz", "plain")
+    server.files |= dict.fromkeys(names, packed)
+    server.always |= dict.fromkeys(names, Fault(headers=(("Content-Encoding", "gzip"),)))
+    server.always["plain"] = Fault(headers=(("Content-Encoding", "identity"),))
+    (said,) = here.failures(manifest_of(server.url("a.csv?x=.gz")))
+    assert said.endswith("the server answered 404 Not Found")
+    (said,) = here.failures(manifest_of(server.url("a.csv")))
+    assert said.endswith("sends it compressed (gzip); its sha256 in the manifest would allow it")
+    assert list(here.objects.digests()) == []
+    # Meant as they are: by their name, or by what the manifest says of them.
+    fine = [server.url(name) for name in names[1:]]
+    pinned = {"url": server.url("a.csv"), "sha256": digest_bytes(packed)}
+    assert set(here.contents(here.get(manifest_of(*fine, pinned))).values()) == {packed}
+    assert all(request.headers["accept-encoding"] == "identity" for request in server.requests)
+
+
+def test_percent_encoded_urls_are_asked_for_as_they_stand(server: FaultServer, here: Here) -> None:
+    paths = ["a%20b", "a%2Fb", "%C3%A9", "100%25", "q?x=%26&y=a+b", "a%zz", "x;y=1", "~a'()!*"]
+    server.files |= {path: path.encode() for path in paths}
+    result = here.get(manifest_of(*map(server.url, paths)))
+    assert here.contents(result) == {str(n): path.encode() for n, path in enumerate(paths)}
+
+
+def test_ipv6(here: Here) -> None:
+    with FaultServer(files={"f": b"six"}).running("::1") as server:
+        assert here.contents(here.get(manifest_of(server.url("f", "[::1]")))) == {"0": b"six"}
+        only4 = Network(allowed_networks=("127.0.0.0/8",), attempts=1)
+        assert (
+            "::1 (loopback)" in here.failures(manifest_of(server.url("f", "[::1]")), only4, refresh=True)[0]
+        )
+
+
+def test_answer_that_is_no_http(here: Here) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as line:
+                line.recv(4096)
+                line.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        (said,) = here.failures(manifest_of(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
+        thread.join()
+    assert "HTTP/0.9" in said
+    assert "redirected" not in said
+
+
+def test_full_disk_is_said_and_nothing_half_is_stored(
+    server: FaultServer, here: Here, tmp_path: Path
+) -> None:
+    server.files |= {"big": BIG, "small": b"small"}
+    manifest = manifest_of(server.url("big"), server.url("small"))
+    (tmp_path / "m.mf").write_bytes(manifest.encoded)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000,) * 2)"
+    child = subprocess.run(
+        [sys.executable, "-c", f"{limit}\n{RUN}", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert child.returncode == 1
+    assert child.stderr.splitlines()[-1] == "OSError: [Errno 27] File too large"
+    assert digest_bytes(BIG) not in set(here.objects.digests())
+    for digest in here.objects.digests():
+        here.objects.verify(digest)
+    assert here.contents(here.get(manifest)) == {"0": BIG, "1": b"small"}
+
+
+def test_memory_that_is_damaged_is_begun_anew(server: FaultServer, here: Here) -> None:
+    manifest = serving(server, 3)
+    here.get(manifest)
+    memory = here.work / "urls.sqlite"
+    memory.write_bytes(b"no database at all, but long enough for its header" * 100)
+    assert len(here.get(manifest).files) == 3
+    assert {file.how for file in here.get(manifest).files} == {"unchanged"}
+    memory.unlink()
+    memory.mkdir()
+    with pytest.raises(OSError, match=r"unable to open.*may be removed.*urls\.sqlite"):
+        here.get(manifest)
+
+
 # Killed
 
 
@@ -403,6 +510,15 @@ def test_retry_after_is_honoured(server: FaultServer, here: Here) -> None:
     start = time.monotonic()
     here.get(manifest_of(server.url("f")))
     assert time.monotonic() - start >= 1
+
+
+def test_host_that_asks_for_less_gets_less(server: FaultServer, here: Here) -> None:
+    manifest = serving(server, 200)
+    server.most = 50
+    network = Network(LOOPBACK, backoff=0.02, attempts=3)
+    assert here.contents(here.get(manifest, network)) == {str(n): server.files[f"f{n}"] for n in range(200)}
+    # The others do not go on asking while one waits.
+    assert len(server.requests) < 350
 
 
 def test_server_that_says_nothing_is_given_up(server: FaultServer, here: Here) -> None:
@@ -545,6 +661,20 @@ def test_certificates_are_checked(here: Here, tmp_path: Path) -> None:
     assert plain.requests == []
 
 
+def test_certificates_that_cannot_be_read(server: FaultServer, here: Here, tmp_path: Path) -> None:
+    context, _ = certificate(tmp_path)
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    with FaultServer(files={"f": b"over TLS"}).running(tls=context) as secure:
+        for file in (broken, tmp_path / "missing.pem"):
+            network = Network(allowed_networks=LOOPBACK, ca_file=file)
+            (said,) = here.failures(manifest_of(f"https://127.0.0.1:{secure.port}/f"), network)
+            assert str(file) in said
+    # They are no matter where there is no TLS.
+    server.files["f"] = b"plain"
+    assert here.contents(here.get(manifest_of(server.url("f")), network)) == {"0": b"plain"}
+
+
 def certificate(directory: Path) -> tuple[ssl.SSLContext, Path]:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -669,10 +799,42 @@ def test_s3(s3: S3Access, here: Here) -> None:
         "403 Forbidden" in here.failures(manifest_of("s3://data/big"), strict, s3=anonymous, refresh=True)[0]
     )
     (said,) = here.failures(manifest_of("s3://data/none"), strict, s3=s3)
-    assert said == "line 1: s3://data/none: the server answered 404 Not Found"
+    assert said == "line 1: s3://data/none: the server answered 404 Not Found (NoSuchKey)"
+    stranger = replace(s3, access_key_id="nobody")
+    (said,) = here.failures(manifest_of("s3://data/big"), strict, s3=stranger, refresh=True)
+    assert said.endswith("the server answered 403 Forbidden (InvalidAccessKeyId)")
     # A manifest cannot reach the endpoint by its address.
     (said,) = here.failures(manifest_of(f"{s3.endpoint}/public/x"), strict, s3=s3)
     assert "(loopback)" in said
+
+
+@pytest.mark.parametrize("number", [2, MANY])
+def test_s3_without_credentials(
+    server: FaultServer, here: Here, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    # The machine's own identity is asked for here; it has none.
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", server.url("credentials"))
+    server.files["f"] = b"fetched all the same"
+    manifest = manifest_of(server.url("f"), *(f"s3://bucket/{n}" for n in range(number)))
+    said = here.failures(manifest, s3=S3Access(server.url("")))
+    assert len(said) == min(number, 21)  # an error shows 20, and says how many more there are
+    assert said[0].startswith("line 2: s3://bucket/0: there are no S3 credentials, neither in the connection")
+    assert list(here.objects.digests()) == [digest_bytes(server.files["f"])]
+    (said_half,) = here.failures(manifest_of("s3://bucket/0"), s3=S3Access(access_key_id="only"))
+    assert "it cannot be signed for S3: Missing SecretAccessKey" in said_half
+
+
+def test_s3_endpoint_and_region(server: FaultServer, here: Here) -> None:
+    for endpoint in ("localhost:9000", "ftp://x", "http://", "not a url", ""):
+        with pytest.raises(InvalidInputError, match="is no URL"):
+            S3Access(endpoint)
+    moved = b"<Error><Code>AuthorizationHeaderMalformed</Code></Error>"
+    server.pages["bucket/key"] = moved
+    server.always["bucket/key"] = Fault(400, (("x-amz-bucket-region", "eu-west-1"),))
+    (said,) = here.failures(manifest_of("s3://bucket/key"), s3=S3Access(server.url(""), anonymous=True))
+    assert said.endswith("400 Bad Request (AuthorizationHeaderMalformed, the bucket is in eu-west-1)")
 
 
 def test_s3_etag_is_checked(server: FaultServer, here: Here) -> None:

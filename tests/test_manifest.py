@@ -77,6 +77,8 @@ def test_identity_is_what_it_says_and_not_how() -> None:
         (line(url="s3://B/key"), "'B' is no name of a bucket"),
         (line(url="s3://bucket"), "cannot be addressed"),
         (line(url="s3://bucket/a/../b"), "cannot be addressed"),
+        (line(url="s3://bucket/a\nb"), "has a control character in it"),
+        (line(url=f"http://{'é' * 80}.org/"), "is not valid"),
         (line(sha256="abc"), "sha256 is not 64 hexadecimal digits"),
         (line(sha256=None), "sha256 is not 64 hexadecimal digits"),
         (line(size=-1), "size is no number of bytes"),

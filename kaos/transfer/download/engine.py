@@ -23,7 +23,7 @@ from kaos.transfer.download.addresses import AddressPolicy
 from kaos.transfer.download.network import Network
 from kaos.transfer.download.pending import Pending
 from kaos.transfer.download.retry import wait
-from kaos.transfer.download.s3 import S3Access, Signer
+from kaos.transfer.download.s3 import NotSignedError, S3Access, Signer
 from kaos.transfer.download.transfer import Attempt, Failure, Gave, Transfer
 
 Ended = tuple[Transfer, Gave | Failure]
@@ -101,7 +101,7 @@ class Engine:
         """
         try:
             while not stop.is_set() and not self._pending.done:
-                self._start()
+                self._start(ended)
                 self._turn()
                 self._reap(ended)
         finally:
@@ -112,13 +112,19 @@ class Engine:
                 slot.curl.close()
             self._multi.close()
 
-    def _start(self) -> None:
+    def _start(self, ended: deque[Ended]) -> None:
         while len(self._slots) - len(self._free) < self._lane.connections:
             transfer = self._pending.take(self._busy, self._lane.per_host)
             if transfer is None:
                 return
+            try:
+                url = self._sign(transfer.url)
+            except NotSignedError as error:
+                ended.append((transfer, Failure(str(error))))
+                self._pending.close_one()
+                continue
             slot = self._free.pop() if self._free else self._slot()
-            slot.begin(transfer, self._sign(transfer.url))
+            slot.begin(transfer, url)
             self._busy[transfer.host] += 1
             self._multi.add_handle(slot.curl)
 
@@ -154,11 +160,12 @@ class Engine:
         answer = attempt.end(self._objects, trouble)
         self._received += attempt.received
         if isinstance(answer, Failure) and answer.transient:
-            gained = transfer.part.validator is not None and attempt.received >= _PROGRESS
-            transfer.attempts = 1 if gained else transfer.attempts + 1
+            transfer.attempts = 1 if transfer.gained(_PROGRESS) else transfer.attempts + 1
+            limits = self._lane.network.backoff, self._lane.network.longest_wait
+            if answer.after:
+                self._pending.pause(transfer.host, min(answer.after, limits[1]))
             if transfer.attempts < self._lane.network.attempts:
                 self.retries += 1
-                limits = self._lane.network.backoff, self._lane.network.longest_wait
                 self._pending.again(transfer, wait(transfer.attempts, *limits, answer.after))
                 return
         ended.append((transfer, answer))
@@ -234,7 +241,7 @@ class _Slot:
             return Failure(f"{hop} leads to {self.attempt.refused}, which {allow}")
         if code == pycurl.E_TOO_MANY_REDIRECTS:
             return Failure(f"it is redirected more than {_REDIRECTS} times")
-        if code == pycurl.E_UNSUPPORTED_PROTOCOL:
+        if code == pycurl.E_UNSUPPORTED_PROTOCOL and "HTTP/0.9" not in message:  # that is no HTTP at all
             target = str(
                 self.curl.getinfo(pycurl.REDIRECT_URL) or self.curl.getinfo(pycurl.EFFECTIVE_URL) or ""
             )

@@ -19,6 +19,7 @@ class Pending:
         self._hosts: dict[str, deque[Transfer]] = {}
         self._turn: deque[str] = deque()
         self._waiting: list[tuple[float, int, Transfer]] = []
+        self._paused: dict[str, float] = {}
         self._number = 0
         self._open = 0
         for transfer in transfers:
@@ -41,7 +42,7 @@ class Pending:
             for _ in range(len(self._turn)):
                 host = self._turn[0]
                 self._turn.rotate(-1)
-                if busy[host] < per_host:
+                if busy[host] < per_host and self._paused.get(host, now) <= now:
                     transfers = self._hosts[host]
                     transfer = transfers.popleft()
                     if not transfers:
@@ -56,15 +57,24 @@ class Pending:
             self._number += 1
             heapq.heappush(self._waiting, (time.monotonic() + seconds, self._number, transfer))
 
+    def pause(self, host: str, seconds: float) -> None:
+        """Take nothing from a host for a while: it has said that it is asked for too much."""
+        with self._lock:
+            self._paused[host] = max(self._paused.get(host, 0), time.monotonic() + seconds)
+
     def close_one(self) -> None:
         """Note that a transfer has ended."""
         with self._lock:
             self._open -= 1
 
     def due(self) -> float:
-        """Return the seconds until a transfer's wait is over; infinity if none waits."""
+        """Return the seconds until a transfer's or a host's wait is over; infinity if none waits."""
         with self._lock:
-            return self._waiting[0][0] - time.monotonic() if self._waiting else float("inf")
+            now = time.monotonic()
+            times = [until for until in self._paused.values() if until > now]
+            if self._waiting:
+                times.append(self._waiting[0][0])
+            return min(times) - now if times else float("inf")
 
     def _add(self, transfer: Transfer) -> None:
         host = transfer.host

@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from kaos.manifest import ManifestEntry
 from kaos.store import Objects
@@ -19,14 +21,19 @@ from kaos.transfer.download.retry import STATUSES, retry_after
 
 _STATUS = re.compile(rb"(?:^|\n\r?\n)HTTP/[0-9.]+ +([0-9]{3})")
 _HEADERS = re.compile(
-    rb"^(content-length|content-range|content-md5|date|etag|last-modified|retry-after|transfer-encoding"
-    rb"|x-amz-server-side-encryption|x-amz-server-side-encryption-customer-algorithm)[ \t]*:[ \t]*(.*?)\s*$",
+    rb"^(content-encoding|content-length|content-range|content-md5|date|etag|last-modified|retry-after"
+    rb"|transfer-encoding|x-amz-bucket-region|x-amz-server-side-encryption"
+    rb"|x-amz-server-side-encryption-customer-algorithm)[ \t]*:[ \t]*(.*?)\s*$",
     re.IGNORECASE | re.MULTILINE,
 )
 _MD5_ETAG = re.compile(r'"([0-9a-f]{32})"')
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_COMPRESSED = re.compile(r"\.(br|bz2|gz|svgz|tgz|xz|z|zst)", re.IGNORECASE)
+_S3_CODE = re.compile(rb"<Code>(\w{1,60})</Code>")
 _DROPPED = 256 << 10
 """Bytes of an error page that are read to keep the connection."""
+_PAGE = 4 << 10
+"""Bytes of an error page of S3 in which its code is looked for."""
 
 
 class Gave(NamedTuple):
@@ -62,12 +69,24 @@ class Transfer:
     :param known: what the URL gave before, if the store still has it: to ask only whether it changed
     :param part: what has arrived of it
     :param attempts: tries that failed and brought nothing new
+    :param furthest: most bytes that were here of a version that can be gone on with
     """
 
     entries: list[ManifestEntry]
     known: Seen | None
     part: Part
     attempts: int = 0
+    furthest: int = 0
+
+    def gained(self, least: int) -> bool:
+        """Tell whether an attempt that failed has brought the file on by so many bytes.
+
+        Bytes alone are no gain: a server may send the same ones again and again, and never the rest.
+        """
+        if self.part.validator is None or self.part.size < self.furthest + least:
+            return False
+        self.furthest = self.part.size
+        return True
 
     @property
     def url(self) -> str:
@@ -95,6 +114,7 @@ class Attempt:
     refused: str | None = None
     error: OSError | None = None
     _headers: dict[str, str] = field(default_factory=dict)
+    _page: bytes = b""
     _answer: Gave | Failure | None = None
     _judged: bool = False
 
@@ -119,6 +139,8 @@ class Attempt:
             self._judge()
         self.received += len(chunk)
         if self._answer is not None:
+            if len(self._page) < _PAGE and self.transfer.url.startswith("s3://"):
+                self._page += chunk[:_PAGE]
             return -1 if self.received > _DROPPED else None
         part, wanted = self.transfer.part, self.transfer.entries[0].size
         try:
@@ -142,6 +164,8 @@ class Attempt:
         if self._answer is None and trouble is None and not self._judged:
             self._judge()
         answer = self._answer or trouble or self._finish(objects)
+        if code := _S3_CODE.search(self._page):
+            answer = self._explained(answer, code[1].decode())
         part = self.transfer.part
         if isinstance(answer, Failure) and answer.transient:
             part.pause()
@@ -168,7 +192,7 @@ class Attempt:
             length = headers.get("content-length", "")
             total = int(length) if length.isdigit() and "transfer-encoding" not in headers else None
             part.begin(self._validator(), total, self._md5())
-            return self._other_size(total)
+            return self._other_size(total) or self._encoded()
         if status == 206 and self.offset:
             found = _CONTENT_RANGE.fullmatch(headers.get("content-range", ""))
             etag = headers.get("etag")
@@ -183,6 +207,30 @@ class Attempt:
             return Failure("the server no longer has the rest of what it began to send", transient=True)
         after = retry_after(headers.get("retry-after")) if status in STATUSES else 0.0
         return Failure(f"the server answered {_phrase(status)}", status in STATUSES, after)
+
+    def _encoded(self) -> Failure | None:
+        """Refuse a body that the server has compressed although it was asked not to.
+
+        Not where the manifest says what these bytes have to be, where a compressed file was meant, nor in S3,
+        where an object's bytes are the object, whatever its encoding is noted as.
+        """
+        encoding = self._headers.get("content-encoding", "identity").lower()
+        if encoding in ("", "identity") or self.transfer.entries[0].sha256 is not None:
+            return None
+        url = self.transfer.url
+        if url.startswith("s3://") or _COMPRESSED.fullmatch(PurePosixPath(urlsplit(url).path).suffix):
+            return None
+        return Failure(
+            f"the server sends it compressed ({encoding}); its sha256 in the manifest would allow it"
+        )
+
+    def _explained(self, answer: Gave | Failure, code: str) -> Gave | Failure:
+        """Add what S3 says about its status."""
+        if not isinstance(answer, Failure):
+            return answer
+        region = self._headers.get("x-amz-bucket-region")
+        place = f", the bucket is in {region}" if region else ""
+        return answer._replace(reason=f"{answer.reason} ({code}{place})")
 
     def _other_size(self, total: int | None) -> Failure | None:
         wanted = self.transfer.entries[0].size
