@@ -1,9 +1,19 @@
-"""Fetch the files of a manifest: `kaos` into a store, `aiohttp` into a directory; run as a program."""
+"""Fetch the files of a manifest: kaos into a store, other libraries into a directory; run as a program."""
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
+import json
+import os
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+
+Get = Callable[[str], Awaitable[bytes]]
+
+AT_ONCE = 16
 
 
 def kaos(manifest: Path, target: Path, endpoint: str | None) -> None:
@@ -21,38 +31,70 @@ def kaos(manifest: Path, target: Path, endpoint: str | None) -> None:
     objects.put(result.lineage)
 
 
-def aiohttp(manifest: Path, target: Path) -> None:
-    """Do the same with aiohttp, sixteen at a time: hash each file, write it beside its place, move it."""
-    import asyncio
-    import hashlib
-    import json
-    import os
+@asynccontextmanager
+async def aiohttp(_: str) -> AsyncIterator[Get]:
+    """Yield a function that gets a file with aiohttp."""
+    from aiohttp import ClientSession, TCPConnector
 
-    import aiohttp as library
+    async with ClientSession(connector=TCPConnector(limit=AT_ONCE), auto_decompress=False) as session:
 
-    async def fetch(session: library.ClientSession, rows: list[dict[str, str]]) -> None:
+        async def get(url: str) -> bytes:
+            async with session.get(url) as response:
+                response.raise_for_status()
+                return await response.read()
+
+        yield get
+
+
+@asynccontextmanager
+async def obstore(base: str) -> AsyncIterator[Get]:
+    """Yield a function that gets a file with obstore."""
+    from obstore.store import HTTPStore
+
+    store = HTTPStore(base, client_options={"allow_http": True})
+
+    async def get(url: str) -> bytes:
+        response = await store.get_async(url[len(base) + 1 :])
+        return bytes(await response.bytes_async())
+
+    yield get
+
+
+@asynccontextmanager
+async def pyreqwest(_: str) -> AsyncIterator[Get]:
+    """Yield a function that gets a file with pyreqwest."""
+    from pyreqwest.client import ClientBuilder
+
+    async with ClientBuilder().error_for_status(True).build() as client:
+
+        async def get(url: str) -> bytes:
+            response = await client.get(url).build().send()
+            return bytes(await response.bytes())
+
+        yield get
+
+
+LIBRARIES = {"aiohttp": aiohttp, "obstore": obstore, "pyreqwest": pyreqwest}
+
+
+async def fetch_all(library: str, manifest: Path, target: Path) -> None:
+    """Get all files, sixteen at a time: hash each, write it beside its place and move it there."""
+    rows = [json.loads(line) for line in manifest.read_bytes().splitlines()]
+    for parent in {(target / row["path"]).parent for row in rows}:
+        parent.mkdir(parents=True, exist_ok=True)
+
+    async def fetch(get: Get) -> None:
         while rows:
             row = rows.pop()
+            content = await get(row["url"])
             place = f"{target}/{row['path']}"
-            async with session.get(row["url"]) as response:
-                response.raise_for_status()
-                hasher = hashlib.sha256()
-                with open(f"{place}.part", "wb", buffering=0) as file:  # noqa: PTH123 (10,000 of these)
-                    async for chunk in response.content.iter_chunked(1 << 18):
-                        hasher.update(chunk)
-                        file.write(chunk)
-            hasher.hexdigest()
+            hashlib.sha256(content).hexdigest()
+            with open(f"{place}.part", "wb", buffering=0) as file:  # noqa: PTH123 (10,000 of these)
+                file.write(content)
             os.rename(f"{place}.part", place)  # noqa: PTH104
 
-    async def fetch_all() -> None:
-        rows = [json.loads(line) for line in manifest.read_bytes().splitlines()]
-        for parent in {(target / row["path"]).parent for row in rows}:
-            parent.mkdir(parents=True, exist_ok=True)
-        connector = library.TCPConnector(limit=16)
-        async with library.ClientSession(connector=connector, auto_decompress=False) as session:
-            await asyncio.gather(*(fetch(session, rows) for _ in range(16)))
-
-    asyncio.run(fetch_all())
+    async with LIBRARIES[library]("/".join(rows[0]["url"].split("/", 3)[:3])) as get:
+        await asyncio.gather(*(fetch(get) for _ in range(AT_ONCE)))
 
 
 if __name__ == "__main__":
@@ -60,4 +102,4 @@ if __name__ == "__main__":
     if who == "kaos":
         kaos(Path(manifest), Path(target), endpoint[0] if endpoint else None)
     else:
-        aiohttp(Path(manifest), Path(target))
+        asyncio.run(fetch_all(who, Path(manifest), Path(target)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from pathlib import Path
 from bench import servers
 from bench.data import FILE, make_files
 from bench.faulty import FaultyProxy
+from bench.fetch import LIBRARIES
 from bench.large import show
 from bench.measure import CommandError, Figure, Sizes, alternate, median, run, say, spread
 from kaos.store import open_file_store
@@ -25,6 +28,7 @@ from kaos.store import open_file_store
 _ROOT = Path(__file__).parent.parent
 _BUCKET = "bench"
 _PIECE = 4 << 20
+_SETTLE = 4.0
 
 Fetch = Callable[[Path], list[str | Path]]
 """The command that fetches everything into a new directory."""
@@ -62,10 +66,15 @@ class Source:
         command = self._fetch("kaos", "".join(json.dumps(row) + "\n" for row in rows), target)
         return [*command, *([endpoint] if endpoint else [])]
 
-    def aiohttp(self, target: Path) -> list[str | Path]:
-        """Return the command with which aiohttp does."""
+    def library(self, name: str, target: Path) -> list[str | Path]:
+        """Return the command with which a library of Python does.
+
+        :raises FileNotFoundError: it is not installed
+        """
+        if importlib.util.find_spec(name) is None:
+            raise FileNotFoundError(name)
         rows = ({"url": f"{self.url}/{path}", "path": path} for path in self.files)
-        return self._fetch("aiohttp", "".join(json.dumps(row) + "\n" for row in rows), target)
+        return self._fetch(name, "".join(json.dumps(row) + "\n" for row in rows), target)
 
     def curl(self, target: Path, *options: str) -> list[str | Path]:
         """Return the command with which curl does."""
@@ -143,9 +152,9 @@ class _Bench:
         ways = _installed(
             {
                 "kaos": partial(source.kaos, None),
-                "aria2": source.aria2,
                 "curl -Z": source.curl,
-                "aiohttp": source.aiohttp,
+                **{name: partial(source.library, name) for name in LIBRARIES},
+                "aria2": source.aria2,
             }
         )
         seconds = self._alternate(source, ways)
@@ -204,12 +213,13 @@ class _Bench:
         self._wrong = dict.fromkeys(ways, 0)
 
         def timed(name: str, _: int) -> float:
+            # For some seconds after 10,000 deletions ext4 is several times slower at creating files. aria2
+            # deletes as many, so that all wait a little, and what arrived is removed at the end.
+            time.sleep(_SETTLE)
             target = Path(tempfile.mkdtemp(prefix="got-", dir=self._scratch))
             seconds = self._run(ways[name](target))
             self._wrong[name] += source.wrong(target)
             if source.amount == source.size:
-                # Small ones are removed at the end: for some seconds after 10,000 deletions ext4 is several
-                # times slower at creating files.
                 shutil.rmtree(target)
             return seconds
 

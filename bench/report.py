@@ -84,7 +84,7 @@ _HEADER = """# Benchmarks
 small sizes, `python -m bench latency` does one part (see `--help`). It starts a server of its own in a
 temporary directory, needs 25 GB of disk there and 30 minutes, and wants the machine for itself. Peers that
 are not installed are left out, and named: nginx, curl and aria2 are programs of the system (`apt install
-nginx-light curl aria2`), py-spy, for profiles, is on PyPI."""
+nginx-light curl aria2`), pyreqwest, and py-spy for profiles, are on PyPI."""
 
 _HOW = """## How it is measured
 
@@ -107,9 +107,9 @@ _HOW = """## How it is measured
   the API server beyond what it had before.
 - Files by manifest come from an nginx (two workers, sendfile, its files open) or a SeaweedFS on loopback.
   kaos is a process with the engine that the operator uses, from the start of Python on; the manifest pins
-  sizes and SHA-256. It keeps what it stored verified, by digest; curl, aria2 and s5cmd hash nothing; aiohttp
-  is a script that hashes each file, writes it beside its place and moves it. After each run, outside of the
-  time, every file is compared with its SHA-256. kaos, aiohttp, curl and aria2 have 16 transfers at a time.
+  sizes and SHA-256. It keeps what it stored verified, by digest; curl, aria2 and s5cmd hash nothing; aiohttp,
+  obstore and pyreqwest are scripts that hash each file, write it beside its place and move it. After each
+  run, outside of the time, every file is compared with its SHA-256. All but s5cmd have 16 transfers at a time.
 - The bad line is a proxy before that nginx: 20 ms before each answer; 1% of the answers are 503, 1% end in
   the middle of the body, 1% are reset there. For the large files it also resets half of all connections after
   64 to 128 MiB. curl has `--retry 20 --retry-all-errors --retry-delay 1`."""
