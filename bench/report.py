@@ -109,7 +109,7 @@ _HOW = """## How it is measured
   kaos is a process with the engine that the operator uses, from the start of Python on; the manifest pins
   sizes and SHA-256. It keeps what it stored verified, by digest; curl, aria2 and s5cmd hash nothing; aiohttp,
   obstore and pyreqwest are scripts that hash each file, write it beside its place and move it. After each
-  run, outside of the time, every file is compared with its SHA-256. All but s5cmd have 16 transfers at a time.
+  run, outside of the time, every file is compared with its SHA-256. All but s5cmd have 16 transfers at once.
 - The bad line is a proxy before that nginx: 20 ms before each answer; 1% of the answers are 503, 1% end in
   the middle of the body, 1% are reset there. For the large files it also resets half of all connections after
   64 to 128 MiB. curl has `--retry 20 --retry-all-errors --retry-delay 1`."""
