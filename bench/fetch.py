@@ -28,7 +28,7 @@ def kaos(manifest: Path, target: Path, endpoint: str | None) -> None:
     network = Network(("127.0.0.0/8",), longest_wait=5)
     result = download(parse(manifest.read_bytes()), objects, target / "work", network=network, s3=s3)
     objects.put(result.tree.encoded)
-    objects.put(result.lineage)
+    objects.put(result.origins)
 
 
 @asynccontextmanager
