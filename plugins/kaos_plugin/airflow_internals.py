@@ -27,8 +27,9 @@ from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select, tuple_
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import joinedload
+from sqlalchemy.orm.exc import StaleDataError
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -253,15 +254,27 @@ def log_events(
 
 def fail_run(dag_id: str, run_id: str, db: Session) -> None:
     """End a run now: running tasks are killed by their supervisors, the others skipped."""
-    run = db.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
-    if run is None:
-        return
-    dag = DBDagBag().get_dag_for_run(run, session=db)
-    if dag is None:
-        run.state = DagRunState.FAILED
-    else:
-        set_dag_run_state_to_failed(dag=dag, run_id=run_id, commit=True, session=db)
-    db.commit()
+    for attempt in range(_SYNC_ATTEMPTS):
+        try:
+            # Locked, it is passed over by the scheduler, which else goes on to queue its tasks.
+            found = select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
+            run = db.scalar(found.with_for_update(of=DagRun))
+            if run is None:
+                return
+            dag = DBDagBag().get_dag_for_run(run, session=db)
+            if dag is None:
+                run.state = DagRunState.FAILED
+            else:
+                set_dag_run_state_to_failed(dag=dag, run_id=run_id, commit=True, session=db)
+            db.commit()
+            break
+        except (OperationalError, StaleDataError):
+            # Tasks that begin and end write the same rows, in another order.
+            db.rollback()
+            log.warning("Run %s is written by its tasks; trying again", run_id, exc_info=True)
+            if attempt == _SYNC_ATTEMPTS - 1:
+                raise
+            time.sleep(0.1)
 
 
 def active_runs(dag_id: str, db: Session) -> list[str]:
