@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from e2e.harness import Kaos, Server, until, write_data, write_source
+from kaos.catalog import Catalog
+from kaos.job import JobOutcome, JobState
+from kaos.store import open_store
 
 STUBBORN = """#!/bin/sh
 # Neither it nor its children end when they are asked to; one of them leaves its session.
@@ -78,3 +82,19 @@ def test_killed_job_is_gone_within_seconds(
     again = kaos.run("train", "kill", "-j", job_id, code=4).stderr
     assert "has ended already, as JOB_KILLED" in again
     assert "There is no job" in kaos.run("train", "kill", "-j", "0" * 32, code=3).stderr
+
+
+def test_kill_that_was_cut_short_can_be_repeated(
+    server: Server, kaos: Kaos, workspace: str, tmp_path: Path
+) -> None:
+    source = write_source(tmp_path / "source", "#!/bin/sh\necho begun\nsleep 600\n")
+    job_id = kaos.deploy("-s", source, "-d", write_data(tmp_path / "data"))
+    until(lambda: kaos.log(job_id), 60, "the script's first line")
+    # What a server leaves that ends between the job's record and its run.
+    killed = JobOutcome(job_id=job_id, state=JobState.KILLED, ended_at=datetime.now(UTC))
+    store = open_store((server.home / "store").as_uri())
+    Catalog(store).workspace(workspace).set_outcome(killed)
+    assert scripts(server, job_id)
+    assert "Successfully killed" in kaos.run("train", "kill", "-j", job_id).stderr
+    assert scripts(server, job_id) == []
+    assert "has ended already" in kaos.run("train", "kill", "-j", job_id, code=4).stderr

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from faults import Fault, FaultServer
+from seaweed import put, running_s3
 
 from e2e.harness import Kaos, Server, task, until, write_source
 
@@ -180,3 +181,31 @@ def test_unavailable_server_is_tried_again_only_if_asked(
 def progressing(kaos: Kaos) -> dict[str, Any] | None:
     row = kaos.json("train", "list")[0]
     return row if row["progress"] else None
+
+
+def test_s3_is_read_with_the_credentials_of_the_connection(
+    kaos: Kaos, server: Server, token: str, tmp_path: Path
+) -> None:
+    source = write_source(tmp_path / "source", TRAIN)
+    manifest = tmp_path / "features" / "data.mf"
+    manifest.parent.mkdir()
+    manifest.write_text('{"url": "s3://digits/a b.csv", "path": "a.csv"}')
+    with running_s3(tmp_path / "s3") as access, server.http(token) as http:
+        put(access, "digits", {"a b.csv": b"1,2,3"})
+        connection = {
+            "connection_id": "aws_default",
+            "conn_type": "aws",
+            "login": access.access_key_id,
+            "password": "wrong",
+            "extra": json.dumps({"endpoint_url": access.endpoint, "region_name": "us-east-1"}),
+        }
+        http.post("/api/v2/connections", json=connection).raise_for_status()
+        try:
+            job_id = kaos.deploy_and_wait("-s", source, "-m", manifest, code=1)
+            assert "line 1: s3://digits/a b.csv: the server answered 403" in kaos.info(job_id)["reason"]
+            connection["password"] = access.secret_access_key
+            http.patch("/api/v2/connections/aws_default", json=connection).raise_for_status()
+            info = kaos.info(kaos.deploy_and_wait())
+        finally:
+            http.delete("/api/v2/connections/aws_default")
+    assert (info["data"]["files"], info["data"]["size"]) == (1, 5)
