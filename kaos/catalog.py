@@ -18,6 +18,7 @@ The refs, below ``workspaces/<workspace>/``::
     failures/<job_id>/<index>       empty; a trial that failed, for counting them
     builds/<job_id>                 digest of the build's log
     images/<source digest>          digest of the environment that was last built from a source bundle
+    containers/<source digest>      the ImageRecord of what was last built from it for containers
     outcomes/<job_id>               a JobOutcome, once the job has ended
     models/<model_id>/<job>-<trial> digest of a ModelRecord; the same model may come out of several jobs
 """
@@ -46,7 +47,7 @@ from kaos.job import (
     ManifestPin,
     ParametersPin,
 )
-from kaos.lineage import ResolvedManifest, TrialRecord
+from kaos.lineage import ImageRecord, ResolvedManifest, TrialRecord
 from kaos.manifest import parse as parse_manifest
 from kaos.model import ModelRecord, model_id, model_identity
 from kaos.names import check_bundle, check_workspace
@@ -406,6 +407,22 @@ class WorkspaceCatalog:
         """Return the digest of what was last built from a source bundle, or None."""
         ref = self.store.refs.get(f"{self._at}/images/{source}")
         return ref.value.decode() if ref else None
+
+    def set_container_image(self, source: str, record: ImageRecord) -> None:
+        """Record the image that was built from the source bundle with this digest."""
+        self._swap(f"{self._at}/containers/{source}", lambda _: record.encode())
+
+    def container_image(self, source: str) -> ImageRecord | None:
+        """Return the image that was last built from a source bundle, or None."""
+        ref = self.store.refs.get(f"{self._at}/containers/{source}")
+        return ImageRecord.parse(ref.value) if ref else None
+
+    def built(self, source: str, runtime: str) -> str | None:
+        """Return the digest of what was last built from a source bundle for a runtime, or None."""
+        if runtime == "process":
+            return self.image(source)
+        record = self.container_image(source)
+        return record.id if record else None
 
     def set_outcome(self, outcome: JobOutcome) -> JobOutcome:
         """Record how a job ended, once: the first outcome stays, and is returned."""

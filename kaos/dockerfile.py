@@ -15,7 +15,7 @@ _DIRECTIVE: Final = re.compile(r"#\s*[a-z]+\s*=", re.IGNORECASE)
 _FLAG: Final = re.compile(r"--[a-z]+(?:=\S*)?(?:\s+|$)")
 _VARIABLE: Final = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))", re.ASCII)
 
-CONTAINER_HINT: Final = "The `container` runtime honours any Dockerfile."
+CONTAINER_HINT: Final = "The `container` runtime honours any Dockerfile: --runtime container."
 
 
 class Instruction(Value):

@@ -15,6 +15,7 @@ KaosError
 ├── ForbiddenError
 ├── CorruptObjectError           stored bytes that are not what their digest says
 ├── EnvironmentBuildError        the environment of a source bundle could not be made
+├── ContainerEngineError         podman or docker is not there, or did not do what it was told
 ├── DownloadFailedError          lines of a manifest that could not be downloaded
 │   └── SourceUnavailableError   none of them for good: another try may do
 ├── TrainingFailedError          the user's script failed
@@ -196,6 +197,13 @@ class EnvironmentBuildError(KaosError):
 
     code = "environment_build_failed"
     status = 422
+
+
+class ContainerEngineError(KaosError):
+    """Report a container engine that is not there, or that failed at what it was told."""
+
+    code = "container_engine"
+    status = 503
 
 
 class DownloadFailedError(KaosError):

@@ -131,6 +131,8 @@ class JobDocument(Value):
     :param reuse: take a trial's model from an earlier job with the same environment, data and parameters
     :param only: indexes of the trials to run; None for all
     :param rerun_of: the job whose inputs these are
+    :param network: whether its scripts may use the network; the process runtime cannot keep them from it
+    :param no_cache: build its image anew, with none of the layers from before
     :param submitted_at: time of the deploy, UTC
     """
 
@@ -155,6 +157,8 @@ class JobDocument(Value):
     rerun_of: str | None = None
     resources: Resources
     runtime: str
+    network: bool = True
+    no_cache: bool = False
     author: str
     submitted_at: datetime
     kaos_version: str
@@ -197,6 +201,7 @@ class Definition(Value):
     :param parallelism: trials of one job at a time
     :param retries: how often a task is tried again after a fault that was not the script's
     :param download: whether its jobs begin with the download of a manifest
+    :param runtime: that its jobs run in unless they ask for another; None for the server's
     """
 
     workspace: str
@@ -206,6 +211,7 @@ class Definition(Value):
     parallelism: int = Field(default=4, ge=1, le=1000)
     retries: int = Field(default=3, ge=0, le=100)
     download: bool = False
+    runtime: str | None = None
 
     @field_validator("workspace")
     @classmethod

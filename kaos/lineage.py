@@ -78,22 +78,68 @@ class DownloadRecord(Value):
     seconds: float
 
 
+class BaseImage(Value):
+    """An image that another one was built on.
+
+    :param name: as the Dockerfile has it
+    :param digest: ``sha256:...`` of its manifest, or of its configuration where it never had a manifest
+    """
+
+    name: str
+    digest: str
+
+
+class ImageRecord(Value):
+    """An image that was built of a source bundle.
+
+    :param engine: that built it: ``podman`` or ``docker``
+    :param name: its name on the machine that built it
+    :param id: SHA-256 of its configuration, 64 hexadecimal digits: the same in every engine
+    :param repository: where it was pushed to, empty if nowhere
+    :param digest: ``sha256:...`` of its manifest there
+    :param bases: what its Dockerfile's FROM lines name
+    :param user: the user it asks for, empty for root
+    :param workdir: its working directory
+    :param train: where its `train` is, empty if it has its own entry point
+    :param variables: names of the variables that it sets
+    """
+
+    engine: str
+    name: str
+    id: str
+    repository: str = ""
+    digest: str = ""
+    bases: tuple[BaseImage, ...] = ()
+    user: str = ""
+    workdir: str = "/"
+    train: str = ""
+    variables: tuple[str, ...] = ()
+
+    @property
+    def pinned(self) -> str:
+        """Return what any machine can pull it by, empty if it was pushed nowhere."""
+        return f"{self.repository}@{self.digest}" if self.digest else ""
+
+
 class BuildRecord(Value):
     """What `build` made, or found made.
 
-    :param environment: digest of what the environment was made from
-    :param lock: digest of the resolved lock, an object in the store
+    :param environment: digest of what the environment was made from; of an image, its id
+    :param python: version of the environment's Python; empty for an image
+    :param lock: digest of the resolved lock, an object in the store; empty for an image
     :param log: digest of the build log, an object in the store
+    :param image: the image, in the container runtime
     """
 
     runtime: str
     environment: str
-    python: str
-    lock: str
+    python: str = ""
+    lock: str = ""
     log: str
     reused: bool
     seconds: float
-    variables: dict[str, str]
+    variables: dict[str, str] = Field(default_factory=dict)
+    image: ImageRecord | None = None
 
 
 class TrialRecord(Value):

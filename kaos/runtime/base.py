@@ -13,6 +13,7 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import AfterValidator
 
+from kaos.lineage import ImageRecord
 from kaos.resources import Resources
 from kaos.value import Value
 
@@ -64,31 +65,37 @@ class RunSpec(Value):
 
     :param run_id: names the run; launching it again while it is alive starts nothing
     :param job_id: the job it belongs to, ``KAOS_JOB`` for the script
-    :param program: the code, writable, and the working directory of the script
+    :param program: the code, writable, and the working directory of the script; None where the image has it
     :param command: what to run; ``./train OUTPUT`` if empty
     :param data: directory of the data bundle, ``KAOS_DATA``
+    :param data_name: the bundle's name, by which a container finds it too
     :param params: JSON file of the hyperparameters, ``KAOS_PARAMS``
     :param output: directory for what the script makes, ``KAOS_OUTPUT``; made if missing
     :param directory: for the runtime's own records and the log; always the same one for the same ``run_id``
+    :param checkpoint: directory that outlives the tries of a trial, ``KAOS_CHECKPOINT``; None for none
     :param environment: what the builder returned
     :param env: further variables, the Dockerfile's ``ENV`` among them (``EnvironmentSpec.env``)
     :param executables: files of ``program`` to make executable first (``EnvironmentSpec.executables``)
     :param resources: what the run may use
+    :param network: whether it may use the network; only a container can be kept from it
     :param labels: kept with the run, for people and for finding it again
     """
 
     run_id: str
     job_id: str
-    program: AbsolutePath
+    program: AbsolutePath | None = None
     command: tuple[str, ...] = ()
     data: AbsolutePath | None = None
+    data_name: str = "data"
     params: AbsolutePath
     output: AbsolutePath
     directory: AbsolutePath
-    environment: Environment
+    checkpoint: AbsolutePath | None = None
+    environment: Environment | ImageRecord
     env: Mapping[str, str] = {}
     executables: tuple[str, ...] = ()
     resources: Resources = Resources()
+    network: bool = True
     labels: Mapping[str, str] = {}
 
 
@@ -146,7 +153,10 @@ class Runtime(ABC):
 
     @abstractmethod
     def logs(self, handle: str, offset: int = 0) -> tuple[bytes, int]:
-        """Return what the script wrote since ``offset`` bytes, at most 1 MiB, and the next offset."""
+        """Return what the script wrote since ``offset``, at most 1 MiB, and the next offset.
+
+        :param offset: 0, or what an earlier call returned
+        """
 
     @abstractmethod
     def terminate(self, handle: str, grace_seconds: float = 1.0) -> None:

@@ -10,23 +10,21 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import platform
 import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from kaos.digest import digest_bytes
 from kaos.errors import EnvironmentBuildError
 from kaos.image import EnvironmentSpec
 from kaos.runtime.base import Builder, Environment
+from kaos.runtime.exclusive import exclusive
 from kaos.runtime.uv import installed_pythons, run_uv
 
 _MARKER = "environment.json"
@@ -54,7 +52,7 @@ class EnvironmentBuilder(Builder[EnvironmentSpec, Environment]):
         place = self.directory / "environments" / digest
         made = False
         if (version := _version_of(place)) is None:
-            with _exclusive(place.with_name(f"{digest}.lock"), log) as held:
+            with exclusive(place.with_name(f"{digest}.lock"), log, "environment") as held:
                 # Whoever held it before us may just have made it.
                 if (version := _version_of(place)) is None:
                     version = _make(spec, lock, place, log, held)
@@ -76,7 +74,7 @@ class EnvironmentBuilder(Builder[EnvironmentSpec, Environment]):
         path = self.directory / "locks" / f"{spec.digest}.txt"
         if path.exists():
             return path.read_text()
-        with _exclusive(path.with_suffix(".lock"), log) as held:
+        with exclusive(path.with_suffix(".lock"), log, "environment") as held:
             if not path.exists():
                 lock = _locked_already(spec) or _compile(spec, path.with_suffix(".work"), log, held)
                 new = path.with_suffix(".new")
@@ -167,18 +165,3 @@ def _interpreter(wanted: str | None, log: Callable[[str], None]) -> str:
                 " or use the `container` runtime. The build log has the reason.",
             ) from error
         return str((venv / "bin" / "python").resolve())
-
-
-@contextmanager
-def _exclusive(path: Path, log: Callable[[str], None]) -> Iterator[int]:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log("Another build makes the same environment; waiting for it.")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,7 @@ import kaos
 from kaos.errors import ConflictError, KaosError
 from kaos.resources import show_memory
 from kaos.runtime import proctree, spawn, wrapper
-from kaos.runtime.base import RunSpec, RunState, RunStatus, Runtime
+from kaos.runtime.base import Environment, RunSpec, RunState, RunStatus, Runtime
 from kaos.runtime.records import Handle, Record, group_of, observe, process_of, read
 from kaos.runtime.userenv import INSTANCE, user_environment
 
@@ -90,13 +90,15 @@ class ProcessRuntime(Runtime):
 
 
 def _prepare(spec: RunSpec, handle: Handle) -> None:
-    directory = handle.directory
+    program, environment, directory = spec.program, spec.environment, handle.directory
+    if program is None or not isinstance(environment, Environment):
+        raise KaosError("The process runtime runs code that is laid out, in an environment on this machine.")
     for name in (wrapper.PROCESS, wrapper.EXIT, wrapper.TERMINATE, wrapper.LOG):
         (directory / name).unlink(missing_ok=True)
     (directory / "home").mkdir(exist_ok=True, mode=0o700)
     spec.output.mkdir(parents=True, exist_ok=True)
     for name in spec.executables:
-        path = spec.program / name
+        path = program / name
         path.chmod(path.stat().st_mode | 0o111)
     # Not below the run's directory: sockets are made in it, and their paths must stay under 108 characters.
     scratch = Path(tempfile.mkdtemp(prefix="kaos-"))
@@ -105,9 +107,9 @@ def _prepare(spec: RunSpec, handle: Handle) -> None:
         "key": handle.key,
         "run_id": spec.run_id,
         "labels": dict(spec.labels),
-        "program": str(spec.program),
+        "program": str(program),
         "command": list(spec.command) or ["./train", str(spec.output)],
-        "env": user_environment(spec, handle.key, scratch, os.environ),
+        "env": user_environment(spec, environment, program, handle.key, scratch, os.environ),
         "scratch": str(scratch),
         "cpu": spec.resources.cpu,
         "memory": memory,

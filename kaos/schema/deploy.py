@@ -37,6 +37,9 @@ class DeployRequest(Value):
     :param retries: how often a trial is tried again that was lost or ran out of memory
     :param retry_errors: try again after an error of the script too
     :param reuse: take over models that were made of the same environment, code, data and parameters
+    :param runtime: where the job runs; None for the workspace's runtime, or the server's
+    :param network: whether its scripts may use the network; None for the server's default
+    :param no_cache: build its image anew, with none of the layers from before
     """
 
     source: str | None = None
@@ -50,6 +53,9 @@ class DeployRequest(Value):
     retries: int = Field(default=0, ge=0, le=100)
     retry_errors: bool = False
     reuse: bool = False
+    runtime: str | None = None
+    network: bool | None = None
+    no_cache: bool = False
     resources: Resources = Resources()
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from kaos.curves import LiveTrial
 from kaos.job import BundlePin, JobState, ManifestPin, Stage
+from kaos.lineage import ImageRecord
 from kaos.resources import Resources
 from kaos.value import Value
 
@@ -106,6 +107,7 @@ class JobInfo(Value):
     :param progress: of its download, while that runs
     :param metrics: names of the available metrics
     :param live: newest metrics of trials that run, at most twenty
+    :param image: that its scripts ran in, in the container runtime
     """
 
     job_id: str
@@ -126,6 +128,7 @@ class JobInfo(Value):
     resources: Resources
     runtime: str
     limits: str
+    image: ImageRecord | None = None
     dag_id: str
     dag_version: str | None
     url: str

@@ -9,9 +9,13 @@ from kaos.value import Value
 
 
 class WorkspaceCreate(Value):
-    """A workspace to create."""
+    """A workspace to create.
+
+    :param runtime: of its jobs; None for the server's
+    """
 
     name: str
+    runtime: str | None = None
 
 
 class Workspace(Value):
@@ -37,9 +41,11 @@ class WorkspaceInfo(Value):
 
     :param jobs: number of jobs
     :param models: number of distinct models
+    :param runtime: of its jobs, unless they ask for another
     """
 
     workspace: Workspace
+    runtime: str
     inputs: Inputs
     dags: list[str]
     bundles: int
