@@ -21,7 +21,7 @@ from kaos.transfer.manifest_file import read_manifest
 from kaos.transfer.push import store_walk
 from kaos.transfer.scan import walk
 from kaos_operators.base import KaosOperator
-from kaos_operators.hook import configured_store, runtimes, work_directory
+from kaos_operators.hook import configured_store, network_by_default, runtimes, work_directory
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -45,6 +45,7 @@ class BundleIngestOperator(KaosOperator):
     :param cpu: cores that the job may use, as in `kaos train deploy`
     :param memory: its memory, such as ``2Gi``
     :param gpu: its GPUs
+    :param runtime: where it runs; None for the server's default
     """
 
     template_fields: Sequence[str] = ("job", "workspace", "source", "data", "manifest")
@@ -60,6 +61,7 @@ class BundleIngestOperator(KaosOperator):
         cpu: float | None = None,
         memory: str | None = None,
         gpu: int | None = None,
+        runtime: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -71,6 +73,7 @@ class BundleIngestOperator(KaosOperator):
         self.cpu = cpu
         self.memory = memory
         self.gpu = gpu
+        self.runtime = runtime
 
     def open(self, context: Context) -> tuple[JobDocument, WorkspaceCatalog]:
         """Return the job that was given, or make one of the directories."""
@@ -94,7 +97,8 @@ class BundleIngestOperator(KaosOperator):
             data=None if self.manifest else self._take("data", self.data, workspace, owner),
             manifest=self._take_manifest(self.manifest, workspace, owner) if self.manifest else None,
             resources=Resources.parse(self.cpu, self.memory, self.gpu),
-            runtime=runtimes()[0],
+            runtime=self.runtime or runtimes()[0],
+            network=network_by_default(),
             author=owner,
             submitted_at=datetime.now(UTC),
             kaos_version=__version__,

@@ -1,30 +1,139 @@
-"""How a job's runtime is made from Airflow's configuration."""
+"""How a job's runtime is made, and what its source bundle asks for is built, by Airflow's configuration."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from kaos.dockerfile import Dockerfile
 from kaos.errors import InvalidInputError
 from kaos.image import EnvironmentSpec, environment
+from kaos.lineage import BuildRecord
 from kaos.runtime.environment import EnvironmentBuilder
 from kaos.runtime.process import ProcessRuntime
 from kaos.source import DOCKERFILE, MODEL
-from kaos_operators.hook import work_directory
+from kaos.transfer.checkout import checkout
+from kaos_operators.hook import runtimes, work_directory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kaos.catalog import WorkspaceCatalog
     from kaos.job import JobDocument
-    from kaos.runtime.base import Runtime
+    from kaos.runtime.base import Environment, Runtime
+    from kaos.runtime.container.images import ImageSpec
 
+
+PROCESS, CONTAINER = "process", "container"
 
 _LARGEST = 1 << 20
 """Bytes of a file that may be a requirements file; larger ones are not looked into."""
 
 
-def runtime() -> Runtime:
-    """Return the runtime that jobs run in."""
-    return ProcessRuntime()
+class Build(Protocol):
+    """What makes the environment or the image of a job."""
+
+    def run(self, log: Callable[[str], None]) -> BuildRecord:
+        """Make it, or find it made; return the record, without the log."""
+
+    def cancel(self) -> None:
+        """End what is being built."""
+
+
+def runtime(name: str) -> Runtime:
+    """Return the runtime of this name.
+
+    :raises InvalidInputError: this server does not allow it, or there is none of that name
+    """
+    if name == PROCESS:
+        return ProcessRuntime()
+    if name == CONTAINER:
+        from kaos_operators import containers
+
+        return containers.runtime()
+    raise InvalidInputError(
+        f"There is no runtime {name!r}.", f"[kaos] runtimes allows {', '.join(runtimes())}."
+    )
+
+
+def runtime_of(handle: str) -> Runtime:
+    """Return the runtime that a handle is of."""
+    return runtime(json.loads(handle)["runtime"])
+
+
+def find_run(directory: Path) -> str | None:
+    """Return the handle of the run that was last launched in a directory, of whichever runtime, or None."""
+    try:
+        order = json.loads((directory / "launch.json").read_text())
+    except FileNotFoundError:
+        return None
+    return runtime(order.get("runtime", PROCESS)).find(directory)
+
+
+def build_of(workspace: WorkspaceCatalog, document: JobDocument) -> Build:
+    """Return what builds for a job.
+
+    :raises InvalidInputError: the server does not allow the job's runtime
+    """
+    check_allowed(document.runtime)
+    if document.runtime == CONTAINER:
+        from kaos_operators.containers import ImageBuild
+
+        return ImageBuild(workspace, document)
+    return EnvironmentBuild(workspace, document)
+
+
+def check_allowed(name: str) -> None:
+    """Check that the server's configuration allows a runtime.
+
+    :raises InvalidInputError: it does not
+    """
+    allowed = runtimes()
+    if name not in allowed:
+        raise InvalidInputError(
+            f"This server does not run jobs in {name!r}; it allows {' and '.join(allowed)}.",
+            "Choose one with --runtime, or let [kaos] runtimes of its configuration allow it.",
+        )
+
+
+def check_network(name: str, network: bool | None) -> None:
+    """Check that a runtime can do what was asked for.
+
+    :raises InvalidInputError: the process runtime was asked to keep a script from the network
+    """
+    if name == PROCESS and network is False:
+        raise InvalidInputError(
+            "The `process` runtime cannot keep a script from the network.",
+            "Use --runtime container for that.",
+        )
+
+
+class EnvironmentBuild:
+    """Build for the process runtime: a virtual environment."""
+
+    def __init__(self, workspace: WorkspaceCatalog, document: JobDocument) -> None:
+        self.workspace = workspace
+        self.document = document
+
+    def run(self, log: Callable[[str], None]) -> BuildRecord:
+        """Make the environment, or find it made."""
+        spec = environment_spec(self.workspace, self.document)
+        built = environment_builder().build(spec, log)
+        self.workspace.set_image(self.document.source.digest, built.digest)
+        return BuildRecord(
+            runtime=PROCESS,
+            environment=built.digest,
+            python=built.python_version,
+            lock=self.workspace.store.objects.put(built.lock.encode()),
+            log="",
+            reused=built.reused,
+            seconds=built.seconds,
+            variables=dict(spec.env),
+        )
+
+    def cancel(self) -> None:
+        """Do nothing: uv belongs to the task's own processes and ends with them."""
 
 
 def environment_builder() -> EnvironmentBuilder:
@@ -32,20 +141,43 @@ def environment_builder() -> EnvironmentBuilder:
     return EnvironmentBuilder(work_directory() / "environments")
 
 
+def environment_of(
+    workspace: WorkspaceCatalog, document: JobDocument, build: BuildRecord, log: Callable[[str], None]
+) -> tuple[Environment, EnvironmentSpec]:
+    """Return the environment that was built, on this worker: from the same lock if another one built it."""
+    spec = environment_spec(workspace, document)
+    lock = workspace.store.objects.get(build.lock).decode()
+    return environment_builder().build(spec, log, lock), spec
+
+
 def environment_spec(workspace: WorkspaceCatalog, document: JobDocument) -> EnvironmentSpec:
     """Return what a job's source bundle asks for.
 
     :raises UnsupportedImageError: its Dockerfile asks for more than the process runtime can honour
     """
-    if document.runtime != "process":
-        raise InvalidInputError(
-            f"This server cannot run jobs in {document.runtime!r}.", "Set [kaos] runtimes."
-        )
     tree, objects = workspace.tree(document.source.digest), workspace.store.objects
-    file = tree.file(DOCKERFILE)
-    if file is None:
-        raise InvalidInputError("The source bundle has no Dockerfile.", "Deploy it again.")
     context = {
         entry.path: objects.get(entry.digest) for entry in tree.below(MODEL).files if entry.size <= _LARGEST
     }
-    return environment(Dockerfile.of(objects.get(file.digest).decode(errors="replace")), context)
+    return environment(Dockerfile.of(dockerfile(workspace, document)), context)
+
+
+def image_spec(workspace: WorkspaceCatalog, document: JobDocument) -> ImageSpec:
+    """Return what to build an image of."""
+    from kaos.runtime.container.images import ImageSpec
+
+    tree, objects = workspace.tree(document.source.digest), workspace.store.objects
+    return ImageSpec(
+        name=document.source.name,
+        source=document.source.digest,
+        dockerfile=dockerfile(workspace, document),
+        lay_out=lambda context: checkout(objects, tree.below(MODEL), context, writable=True),
+    )
+
+
+def dockerfile(workspace: WorkspaceCatalog, document: JobDocument) -> str:
+    """Return the Dockerfile of a job's source bundle."""
+    file = workspace.tree(document.source.digest).file(DOCKERFILE)
+    if file is None:
+        raise InvalidInputError("The source bundle has no Dockerfile.", "Deploy it again.")
+    return workspace.store.objects.get(file.digest).decode(errors="replace")

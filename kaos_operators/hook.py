@@ -36,6 +36,12 @@ def runtimes() -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def network_by_default() -> bool:
+    """Return whether jobs that do not say may use the network, `[kaos] network`."""
+    value: bool = conf.getboolean("kaos", "network", fallback=True)
+    return value
+
+
 def max_trials() -> int:
     """Return the most trials that one job may have, `[kaos] max_trials`."""
     value: int = conf.getint("kaos", "max_trials", fallback=10_000)

@@ -1,4 +1,4 @@
-"""Build the environment of a source bundle."""
+"""Build what a source bundle needs to run: an environment or an image."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kaos.errors import KaosError
 from kaos.job import Stage
-from kaos.lineage import BuildRecord, small
+from kaos.lineage import small
 from kaos_operators.base import KaosOperator
-from kaos_operators.environment import environment_builder, environment_spec
+from kaos_operators.environment import build_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from kaos.catalog import WorkspaceCatalog
     from kaos.job import JobDocument
+    from kaos_operators.environment import Build
 
 build_log = logging.getLogger("kaos.build")
 
@@ -25,6 +26,10 @@ class ImageBuildOperator(KaosOperator):
     """Build what a job's source bundle asks for, or find it built; its log and its lock go to the store."""
 
     stage: ClassVar[Stage] = Stage.BUILDING
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._build: Build | None = None
 
     def work(self, document: JobDocument, workspace: WorkspaceCatalog, context: Context) -> dict[str, Any]:
         """Return a `BuildRecord`."""
@@ -37,22 +42,20 @@ class ImageBuildOperator(KaosOperator):
 
         objects = workspace.store.objects
         try:
-            spec = environment_spec(workspace, document)
-            built = environment_builder().build(spec, log)
+            self._build = build_of(workspace, document)
+            record = self._build.run(log)
         except KaosError as error:
             log(str(error))
             workspace.set_build_log(document.job_id, objects.put("\n".join(lines).encode()))
             raise
-        record = BuildRecord(
-            runtime=document.runtime,
-            environment=built.digest,
-            python=built.python_version,
-            lock=objects.put(built.lock.encode()),
-            log=objects.put("\n".join(lines).encode()),
-            reused=built.reused,
-            seconds=round(time.monotonic() - start, 3),
-            variables=dict(spec.env),
-        )
-        workspace.set_build_log(document.job_id, record.log)
-        workspace.set_image(document.source.digest, built.digest)
-        return small(record)
+        finally:
+            self._build = None
+        digest = objects.put("\n".join(lines).encode())
+        workspace.set_build_log(document.job_id, digest)
+        seconds = round(time.monotonic() - start, 3)
+        return small(record.model_copy(update={"log": digest, "seconds": seconds}))
+
+    def on_kill(self) -> None:
+        """End the build with all that it started."""
+        if self._build is not None:
+            self._build.cancel()

@@ -20,7 +20,7 @@ from kaos.digest import digest_bytes
 from kaos.errors import InvalidInputError, KaosError, TrainingFailedError
 from kaos.history import last_metrics, live_files
 from kaos.job import Batch, JobState, Trial, batches, trials
-from kaos.lineage import BuildRecord, TrialRecord, small
+from kaos.lineage import BuildRecord, ImageRecord, TrialRecord, small
 from kaos.model import METRICS, numeric, read_metrics
 from kaos.runtime.base import RunSpec, RunState, RunStatus
 from kaos.runtime.process import many_runs
@@ -28,7 +28,8 @@ from kaos.source import MODEL
 from kaos.transfer.checkout import SharedCheckouts, checkout
 from kaos.transfer.push import store_directory
 from kaos_operators.base import KaosOperator
-from kaos_operators.environment import environment_builder, environment_spec, runtime
+from kaos_operators.containers import images
+from kaos_operators.environment import PROCESS, environment_of, find_run, runtime, runtime_of
 from kaos_operators.hook import work_directory
 from kaos_operators.live import LiveMetrics
 
@@ -87,7 +88,8 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         planned = trials(workspace.space(document.params), document.only)[
             batch.start : batch.start + batch.count
         ]
-        with many_runs() if len(planned) > 1 else nullcontext():
+        here = document.runtime == PROCESS and len(planned) > 1
+        with many_runs() if here else nullcontext():
             records = [self._attempt(trial, context) for trial in planned]
         failed = [record for record in records if not record.succeeded]
         if failed:
@@ -138,7 +140,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         document = self._document
         for attempt in range(document.retries + 1):
             self.execute_resumable(self._resumable(context))
-            status = runtime().observe(self._handle)
+            status = runtime_of(self._handle).observe(self._handle)
             final = status.state is RunState.FAILED and not (status.out_of_memory or document.retry_errors)
             if (
                 status.state is RunState.SUCCEEDED
@@ -199,54 +201,69 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         document, workspace, run = self._document, self._workspace, self._run_directory
         objects = workspace.store.objects
         # A worker that died right after the launch could not tell Airflow of it.
-        before = runtime().find(run / "run")
-        if before is not None and runtime().observe(before).state is RunState.RUNNING:
+        before = find_run(run / "run")
+        if before is not None and runtime_of(before).observe(before).state is RunState.RUNNING:
             self._handle = before
             return before
         build = BuildRecord.model_validate(self.environment)
-        spec, environment = self._environment
         tree = workspace.tree(document.pinned_data.digest)
         data = SharedCheckouts(work_directory() / "trees").get(objects, tree)
         shutil.rmtree(run, ignore_errors=True)  # what an earlier, failed try of this trial left
         run.mkdir(parents=True)
-        checkout(objects, workspace.tree(document.source.digest).below(MODEL), run / "program", writable=True)
         (run / "params.json").write_text(json.dumps(self._trial.params))
         self._checkpoint.mkdir(parents=True, exist_ok=True)
-        self._stop_if_killed()
-        self._handle = runtime().launch(
-            RunSpec(
-                run_id=f"{document.job_id}-{self._trial.index}",
-                job_id=document.job_id,
-                program=run / "program",
-                data=data,
-                params=run / "params.json",
-                output=run / "output",
-                directory=run / "run",
-                environment=environment,
-                env={**build.variables, "KAOS_CHECKPOINT": str(self._checkpoint)},
-                executables=spec.executables,
-                resources=document.resources,
-            )
+        spec = RunSpec(
+            run_id=f"{document.job_id}-{self._trial.index}",
+            job_id=document.job_id,
+            data=data,
+            data_name=document.pinned_data.name,
+            params=run / "params.json",
+            output=run / "output",
+            directory=run / "run",
+            checkpoint=self._checkpoint,
+            resources=document.resources,
+            network=document.network,
+            labels={"workspace": document.workspace, "trial": str(self._trial.index)},
+            **self._code(build, run / "program"),
         )
+        self._stop_if_killed()
+        self._handle = runtime(document.runtime).launch(spec)
         if self._killed:  # while it was launched: there was nothing to end yet
-            runtime().terminate(self._handle)
+            runtime_of(self._handle).terminate(self._handle)
         return self._handle
 
-    @cached_property
-    def _environment(self) -> tuple[EnvironmentSpec, Environment]:
-        """Return what the script runs in, the same for all trials of the batch.
+    def _code(self, build: BuildRecord, program: Path) -> dict[str, Any]:
+        """Return what a run takes its code and packages from: an image, or a directory and an environment."""
+        if self._image is not None:
+            return {"environment": self._image}
+        environment, spec = self._environment
+        code = self._workspace.tree(self._document.source.digest).below(MODEL)
+        checkout(self._workspace.store.objects, code, program, writable=True)
+        return {
+            "environment": environment,
+            "program": program,
+            "env": build.variables,
+            "executables": spec.executables,
+        }
 
-        Built on another worker, it is made here from the same lock; else it is there already.
-        """
+    @cached_property
+    def _image(self) -> ImageRecord | None:
+        """Return the image that the script runs in, on this machine; None where it runs in an environment."""
+        image = BuildRecord.model_validate(self.environment).image
+        if image is not None:
+            images().provide(image, self.log.info)
+        return image
+
+    @cached_property
+    def _environment(self) -> tuple[Environment, EnvironmentSpec]:
+        """Return what the script runs in, the same for all trials of the batch."""
         build = BuildRecord.model_validate(self.environment)
-        lock = self._workspace.store.objects.get(build.lock).decode()
-        spec = environment_spec(self._workspace, self._document)
-        return spec, environment_builder().build(spec, self.log.info, lock)
+        return environment_of(self._workspace, self._document, build, self.log.info)
 
     def get_job_status(self, external_id: Any, context: Context) -> str:
         """Return the state of the run that an earlier try started."""
         self._handle = str(external_id)
-        status = runtime().observe(self._handle)
+        status = runtime_of(self._handle).observe(self._handle)
         return "terminated" if status.terminated else str(status.state)
 
     def is_job_active(self, status: str) -> bool:
@@ -261,7 +278,9 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         """Pass the script's lines on as they come, until it ends."""
         output = self._run_directory / "output"
         self._live = LiveMetrics(self._workspace, self._document.job_id, self._trial, output)
-        runtime().follow(self._handle, lambda line: script_log.info("%s", line), look=self._live.look)
+        runtime_of(self._handle).follow(
+            self._handle, lambda line: script_log.info("%s", line), look=self._live.look
+        )
 
     def get_job_result(self, external_id: Any, context: Context) -> None:
         """Return nothing: what the run left is read when it has ended, however that came about."""
@@ -270,7 +289,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         """End the script with all that it started, and start no other."""
         self._killed = True
         if self._handle:
-            runtime().terminate(self._handle)
+            runtime_of(self._handle).terminate(self._handle)
 
     # -- afterwards --------------------------------------------------------------------------------------
 
@@ -333,7 +352,7 @@ class RunRecords:
 
     def get(self, key: str) -> str | None:
         """Return the handle of the run that was last launched there."""
-        return runtime().find(self._directory)
+        return find_run(self._directory)
 
     def set(self, key: str, value: object) -> None:
         """Do nothing: the launch wrote it."""
@@ -365,17 +384,17 @@ def end_runs_here(job_id: str) -> bool:
 
     Their tasks end them too, a heartbeat later, but not those of a worker that died.
     """
-    found = [runtime().find(run) for run in (work_directory() / "runs" / job_id).glob("*/run")]
-    running = [each for each in found if each and runtime().observe(each).state is RunState.RUNNING]
+    found = [find_run(run) for run in (work_directory() / "runs" / job_id).glob("*/run")]
+    running = [each for each in found if each and runtime_of(each).observe(each).state is RunState.RUNNING]
     with ThreadPoolExecutor(max_workers=_ENDING) as pool:
-        list(pool.map(runtime().terminate, running))
+        list(pool.map(lambda each: runtime_of(each).terminate(each), running))
     return bool(running)
 
 
 def _whole_log(handle: str) -> Any:
     offset = 0
     while True:
-        chunk, offset = runtime().logs(handle, offset)
+        chunk, offset = runtime_of(handle).logs(handle, offset)
         if not chunk:
             return
         yield chunk

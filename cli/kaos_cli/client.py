@@ -145,9 +145,11 @@ class Workspaces(Client):
         """Return those that the user may see."""
         return self._get(WorkspaceList, "/workspaces")
 
-    def create(self, name: str) -> WorkspaceInfo:
+    def create(self, name: str, runtime: str | None = None) -> WorkspaceInfo:
         """Create one."""
-        return self._call(WorkspaceInfo, "POST", "/workspaces", body=WorkspaceCreate(name=name))
+        return self._call(
+            WorkspaceInfo, "POST", "/workspaces", body=WorkspaceCreate(name=name, runtime=runtime)
+        )
 
     def get(self, name: str) -> WorkspaceInfo:
         """Return what is in one."""

@@ -128,6 +128,10 @@ def print_info(job: JobInfo, metric: str | None, url: str) -> None:
         f"    Resources: {job.resources.show()}, runtime {job.runtime}"
         + (f" ({job.limits})" if job.limits and job.resources != Resources() else "")
     )
+    if job.image is not None:
+        name = f"build-train-{job.models[0].source.name}:{job.image.id[:SHORT]}"
+        pushed = f", pushed as {job.image.digest[:19]}" if job.image.digest else ""
+        click.echo(f"    Image: {name} ({job.image.engine}{pushed})")
     click.echo(f"    Airflow: {url}{job.url}")
     click.echo()
     click.echo(f"    Page count: {job.pages}")

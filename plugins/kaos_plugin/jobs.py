@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from kaos import __version__
 from kaos.catalog import WorkspaceCatalog
 from kaos.errors import ConflictError, KaosError
-from kaos.job import JobDocument, JobOutcome, JobState, Stage, new_job_id, trials
+from kaos.job import TRAIN, JobDocument, JobOutcome, JobState, Stage, new_job_id, trials
+from kaos.lineage import ImageRecord
 from kaos.model import JobSummary, TrialSummary, short_model, sort_key
 from kaos.names import dag_id
 from kaos.parameters import point_path
@@ -30,6 +31,7 @@ from kaos.schema.job import (
 )
 from kaos_dags.publish import publish
 from kaos_dags.render import file_name, render
+from kaos_operators.hook import runtimes
 from kaos_operators.train import end_runs_here
 from kaos_plugin import airflow_internals
 from kaos_plugin.airflow_internals import Run, Task
@@ -116,6 +118,7 @@ def job_info(
         resources=document.resources,
         runtime=document.runtime,
         limits=_limits(workspace, document),
+        image=_image(workspace, document, outcome),
         dag_id=document.dag_id,
         dag_version=run.version if run else None,
         url=f"/dags/{document.dag_id}/runs/{document.run_id}",
@@ -192,6 +195,12 @@ def publish_dags(workspace: WorkspaceCatalog, db: Session) -> list[str]:
     for definition in definitions:
         airflow_internals.sync_dag(file_name(definition), db)
     return [definition.dag_id for definition in definitions]
+
+
+def runtime_of_jobs(workspace: WorkspaceCatalog) -> str:
+    """Return the runtime of a workspace's jobs, unless they ask for another."""
+    own = [definition.runtime for definition in workspace.definitions() if definition.name == TRAIN]
+    return next((name for name in own if name is not None), runtimes()[0])
 
 
 def kill_job(workspace: WorkspaceCatalog, document: JobDocument, user: str, db: Session) -> JobOutcome:
@@ -367,6 +376,16 @@ def shown_data(workspace: WorkspaceCatalog, document: JobDocument) -> str:
     if document.data is not None:
         return workspace.shown(document.data)
     return workspace.shown_manifest(document.manifest) if document.manifest else ""
+
+
+def _image(
+    workspace: WorkspaceCatalog, document: JobDocument, outcome: JobOutcome | None
+) -> ImageRecord | None:
+    """Return the image that a job's models were made in; of one that has none yet, that of its source."""
+    if document.runtime == "process":
+        return None
+    models = workspace.job_models(document.job_id, outcome.models[:1]) if outcome else []
+    return models[0].build.image if models else workspace.container_image(document.source.digest)
 
 
 def _model_row(

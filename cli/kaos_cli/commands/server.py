@@ -10,11 +10,12 @@ from kaos_cli.output import OutputOption, print_table
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the UI and the API.  [default: 8080]")
 @click.option("--host", help="Address to listen on; any but loopback is open to the network, without TLS.")
-def up(port: int | None, host: str | None) -> None:
+@click.option("--registry", help="Host and repository that images are pushed to; '' for none.")
+def up(port: int | None, host: str | None, registry: str | None) -> None:
     """Start the local server.
 
     Airflow and PostgreSQL on this machine, kept alive. State is under KAOS_HOME (~/.kaos). A second `kaos up`
-    finds the first. Later starts take the port and the address of the last one.
+    finds the first. Later starts take the options of the last one.
 
     \b
     Example:
@@ -27,7 +28,7 @@ def up(port: int | None, host: str | None) -> None:
 
     layout = Layout.current()
     with Progress() as progress:
-        instance, was_running = start(layout, host, port, progress)
+        instance, was_running = start(layout, host, port, progress, registry)
         seconds = progress.seconds
     database = Database.of(layout, instance)
     if database.user is not None and not was_running:

@@ -54,6 +54,9 @@ def train() -> None:
 @click.option("--cpu", help="Cores, such as 0.5 or 2.")
 @click.option("--memory", help="Memory with an SI suffix, such as 512Mi or 2G.")
 @click.option("--gpu", help="Number of GPUs.")
+@click.option("--runtime", help="Where it runs: process or container.  [default: the workspace's]")
+@click.option("--network/--no-network", default=None, help="Let the script use the network, or not.")
+@click.option("--no-cache", is_flag=True, help="Build the image anew, every layer of it.")
 @click.option("--wait", is_flag=True, help="Wait for the job to end; exit with 1 if it fails.")
 @OutputOption
 def deploy(
@@ -73,6 +76,9 @@ def deploy(
     cpu: str | None,
     memory: str | None,
     gpu: str | None,
+    runtime: str | None,
+    network: bool | None,
+    no_cache: bool,
     wait: bool,
     output: str,
 ) -> None:
@@ -96,6 +102,9 @@ def deploy(
         retries=retries,
         retry_errors=retry_errors,
         reuse=reuse,
+        runtime=runtime,
+        network=network,
+        no_cache=no_cache,
         resources=Resources.parse(cpu, memory, gpu),
     )
     client = _workspace(load_config())

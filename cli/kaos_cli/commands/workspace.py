@@ -21,7 +21,8 @@ def workspace() -> None:
 
 @workspace.command()
 @click.option("-n", "--name", required=True, help="Lower-case letters, digits, '-' and '_'.")
-def create(name: str) -> None:
+@click.option("--runtime", help="Where its jobs run: process or container.  [default: the server's]")
+def create(name: str, runtime: str | None) -> None:
     """Create a workspace, with its DAGs in Airflow, and set it.
 
     \b
@@ -29,7 +30,7 @@ def create(name: str) -> None:
         kaos workspace create -n mnist
     """
     config = load_config()
-    connect(config).workspaces.create(name)
+    connect(config).workspaces.create(name, runtime)
     save_config(load_config().model_copy(update={"workspace": name}))
     say(f"Successfully set {name} workspace")
 
@@ -107,6 +108,7 @@ def info(name: str | None, output: str) -> None:
     rows = [
         ("created_at", show_time(found.workspace.created_at)),
         ("created_by", found.workspace.created_by),
+        ("runtime", found.runtime),
         ("dags", "\n".join(found.dags) or ("none: the workspace was killed" if killed else "none yet")),
         ("bundles", found.bundles),
         ("jobs", found.jobs),

@@ -43,6 +43,8 @@ class Instance:
     database_password: str = field(repr=False)
     migrated: str = ""
     """The Airflow version whose tables the database has; empty before the first `up` is through."""
+    registry: str = ""
+    """Where images are pushed to; empty for nowhere."""
 
     @property
     def url(self) -> str:

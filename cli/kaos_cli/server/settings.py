@@ -122,8 +122,17 @@ def airflow_settings(layout: Layout, instance: Instance, socket_folder: str) -> 
             "work_dir": str(layout.work),
             # For files served on this machine. Scripts of jobs reach these addresses anyway.
             "manifest_allowed_networks": "127.0.0.0/8, ::1/128",
+            "runtimes": ",".join(runtimes()),
+            "registry": instance.registry,
         },
     }
+
+
+def runtimes() -> list[str]:
+    """Return what jobs can run in on this machine: the first is the default."""
+    from kaos.runtime.container.engine import detect
+
+    return ["process"] if detect() is None else ["process", "container"]
 
 
 def write_airflow_config(layout: Layout, instance: Instance, socket_folder: str) -> None:

@@ -29,13 +29,18 @@ _PATIENCE = 240
 
 
 def up(
-    layout: Layout, host: str | None, port: int | None, report: Callable[[str], None]
+    layout: Layout,
+    host: str | None,
+    port: int | None,
+    report: Callable[[str], None],
+    registry: str | None = None,
 ) -> tuple[Instance, bool]:
     """Start everything and wait until it is ready; if it runs already, only wait.
 
     :param host: the address to listen on; by default that of the last start
     :param port: the port to listen on; by default that of the last start
     :param report: is told what is being waited for
+    :param registry: where images are pushed to, empty for nowhere; by default that of the last start
     :returns: the instance, and whether it was running before
     :raises LocalServerError: if it cannot start; then nothing is left running
     """
@@ -43,7 +48,7 @@ def up(
     with exclusive(layout, report):
         known = load(layout)
         if known is not None and supervision.Supervisor(layout).pid() is not None:
-            _ensure_same_address(known, host, port)
+            _ensure_same(known, host, port, registry)
             report("waiting until the server that runs here is ready")
             wait_until_ready(layout, known, report)
             _tell_client(layout, known)
@@ -53,6 +58,8 @@ def up(
         else:
             instance = dataclasses.replace(known, host=host or known.host, port=port or known.port)
             _clear_up(layout, instance)
+        if registry is not None:
+            instance = dataclasses.replace(instance, registry=registry)
         ensure_free(instance.host, instance.port)
         save(layout, instance)
         instance = prepare(layout, instance, report)
@@ -111,7 +118,12 @@ def _failure(component: str, log: Path) -> LocalServerError:
     )
 
 
-def _ensure_same_address(known: Instance, host: str | None, port: int | None) -> None:
+def _ensure_same(known: Instance, host: str | None, port: int | None, registry: str | None) -> None:
+    if registry not in (None, known.registry):
+        pushes = f"pushes images to {known.registry}" if known.registry else "pushes images nowhere"
+        raise LocalServerError(
+            f"The server runs already, and {pushes}.", "To change it: kaos down, then kaos up again."
+        )
     if (host or known.host, port or known.port) != (known.host, known.port):
         raise LocalServerError(
             f"The server runs at {known.url} already.", "To move it: kaos down, then kaos up again."

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from kaos.errors import LocalServerError
 from kaos_cli.server import processes
+from kaos_cli.server.containers import remove_containers
 from kaos_cli.server.files import write_private
 from kaos_cli.server.instance import Instance, load
 from kaos_cli.server.layout import AIRFLOW_COMPONENTS, Layout
@@ -33,7 +34,7 @@ def stop(layout: Layout, instance: Instance, report: Callable[[str], None]) -> l
     supervisor = Supervisor(layout)
     stopped = [name for name, process in supervisor.processes().items() if process.pid]
     if not stopped and not processes.marked(instance.id) and not stop_leftover(Database.of(layout, instance)):
-        return []
+        return _remove_containers(instance)
     layout.run.mkdir(exist_ok=True, mode=0o700)
     write_private(layout.stopping, "")
     if supervisor.pid() is not None:
@@ -73,7 +74,13 @@ def _end_jobs(instance: Instance, report: Callable[[str], None]) -> list[str]:
     if jobs:
         report("stopping jobs")
         processes.end(jobs, grace=5)
-    return [f"{len(jobs)} processes of jobs"] if jobs else []
+    ended = [f"{len(jobs)} processes of jobs"] if jobs else []
+    return ended + _remove_containers(instance)
+
+
+def _remove_containers(instance: Instance) -> list[str]:
+    count = remove_containers(instance.id)
+    return [f"{count} containers of jobs"] if count else []
 
 
 def _is_running(pid: int) -> bool:

@@ -25,9 +25,10 @@ from kaos.parameters import parse
 from kaos.runtime.capacity import machine_capacity
 from kaos.schema.bundle import BundleKind
 from kaos.schema.deploy import DeployRequest, DeployResponse, Parameters
-from kaos_operators.hook import max_trials, runtimes
+from kaos_operators.environment import CONTAINER, PROCESS, check_allowed, check_network
+from kaos_operators.hook import max_trials, network_by_default
 from kaos_plugin.auth import Deployable, Readable, User
-from kaos_plugin.jobs import start_job
+from kaos_plugin.jobs import runtime_of_jobs, start_job
 
 router = APIRouter(tags=["deploys"])
 
@@ -35,14 +36,16 @@ router = APIRouter(tags=["deploys"])
 @router.get("/workspaces/{workspace}/inputs")
 def get_inputs(workspace: Readable) -> DeployResponse:
     """Return the current inputs."""
-    return _response(workspace, workspace.inputs(), None)
+    return _response(workspace, workspace.inputs(), None, runtime_of_jobs(workspace))
 
 
 @router.post("/workspaces/{workspace}/deploys", status_code=status.HTTP_201_CREATED)
 def deploy(workspace: Deployable, body: DeployRequest, user: User, session: SessionDep) -> DeployResponse:
     """Merge bundles into the current inputs in one step, and start a job when source and data are there."""
-    runtime = runtimes()[0]
-    if runtime == "process":
+    runtime = body.runtime or runtime_of_jobs(workspace)
+    check_allowed(runtime)
+    check_network(runtime, body.network)
+    if runtime in (PROCESS, CONTAINER):  # on this machine
         body.resources.check(machine_capacity())
     if body.data is not None and body.manifest is not None:
         raise InvalidInputError("A job has one data bundle.", "Give data or a manifest, not both.")
@@ -56,7 +59,7 @@ def deploy(workspace: Deployable, body: DeployRequest, user: User, session: Sess
     if body.refresh and inputs.manifest is None:
         raise InvalidInputError("There is no manifest to download anew.", "Give one with the deploy.")
     if inputs.source is None or inputs.lacking:
-        return _response(workspace, inputs, None)
+        return _response(workspace, inputs, None, runtime)
     job_id = new_job_id()
     document = JobDocument(
         job_id=job_id,
@@ -76,12 +79,14 @@ def deploy(workspace: Deployable, body: DeployRequest, user: User, session: Sess
         reuse=body.reuse,
         resources=body.resources,
         runtime=runtime,
+        network=network_by_default() if body.network is None else body.network,
+        no_cache=body.no_cache,
         author=user.get_name(),
         submitted_at=datetime.now(UTC),
         kaos_version=__version__,
     )
     start_job(workspace, document, workspace.add_job(document), session)
-    return _response(workspace, inputs, job_id)
+    return _response(workspace, inputs, job_id, runtime)
 
 
 def _pin(workspace: WorkspaceCatalog, kind: BundleKind, digest: str | None) -> BundlePin | None:
@@ -109,7 +114,9 @@ def _parameters(workspace: WorkspaceCatalog, given: Parameters | None, user: str
     return ParametersPin(name=given.name, digest=workspace.add_space(space), trials=space.size, author=user)
 
 
-def _response(workspace: WorkspaceCatalog, inputs: Inputs, job_id: str | None) -> DeployResponse:
+def _response(
+    workspace: WorkspaceCatalog, inputs: Inputs, job_id: str | None, runtime: str
+) -> DeployResponse:
     pins = {"source": inputs.source, "data": inputs.data}
     shown = {kind: workspace.shown(pin) for kind, pin in pins.items() if pin is not None}
     if inputs.manifest is not None:
@@ -119,6 +126,6 @@ def _response(workspace: WorkspaceCatalog, inputs: Inputs, job_id: str | None) -
         inputs=inputs,
         space=space.shown if space else None,
         shown=shown,
-        image=workspace.image(inputs.source.digest) if inputs.source else None,
+        image=workspace.built(inputs.source.digest, runtime) if inputs.source else None,
         job_id=job_id,
     )

@@ -11,10 +11,11 @@ from kaos.job import Definition
 from kaos.schema.workspace import Workspace, WorkspaceCreate, WorkspaceInfo, WorkspaceKilled, WorkspaceList
 from kaos_dags.publish import publish
 from kaos_dags.render import file_name
+from kaos_operators.environment import check_allowed
 from kaos_operators.train import end_runs_here
 from kaos_plugin import airflow_internals
 from kaos_plugin.auth import Readable, Removable, User, catalog, may, require
-from kaos_plugin.jobs import kill_job, publish_dags
+from kaos_plugin.jobs import kill_job, publish_dags, runtime_of_jobs
 
 router = APIRouter(prefix="/workspaces", tags=["workspaces"])
 
@@ -33,8 +34,10 @@ def list_workspaces(user: User) -> WorkspaceList:
 def create_workspace(body: WorkspaceCreate, user: User, session: SessionDep) -> WorkspaceInfo:
     """Create a workspace and its DAGs."""
     require(user, "POST", body.name)
+    if body.runtime is not None:
+        check_allowed(body.runtime)
     workspace = catalog().create_workspace(body.name, user.get_name())
-    workspace.set_definition(Definition(workspace=body.name))
+    workspace.set_definition(Definition(workspace=body.name, runtime=body.runtime))
     publish_dags(workspace, session)
     return _info(workspace)
 
@@ -79,6 +82,7 @@ def kill_workspace(
 def _info(workspace: Readable) -> WorkspaceInfo:
     return WorkspaceInfo(
         workspace=Workspace.model_validate(workspace.workspace),
+        runtime=runtime_of_jobs(workspace),
         inputs=workspace.inputs(),
         dags=[definition.dag_id for definition in workspace.definitions()],
         bundles=len(workspace.bundle_digests()),
