@@ -34,7 +34,6 @@ class BuildOrder(Value):
     dockerfile: Path
     context: Path
     name: str
-    labels: Mapping[str, str] = {}
     no_cache: bool = False
     network: str = ""
 
@@ -86,7 +85,6 @@ class _Tool(ImageBuilder):
         command += [f"--file={order.dockerfile}", f"--tag={order.name}"]
         command += ["--no-cache"] if order.no_cache else []
         command += [f"--network={order.network}"] if order.network else []
-        command += [f"--label={name}={value}" for name, value in order.labels.items()]
         code, said = self._stream.run([*command, str(order.context)], log, more=self._build_environment())
         if code:
             raise EnvironmentBuildError(
