@@ -103,6 +103,9 @@ _HOW = """## How it is measured
 - The fan-out is a job of trials whose script is `exit 0`, from before `kaos train deploy` until the job has
   succeeded, beside a DAG that maps as many tasks that do nothing, with the same cap, in the same Airflow. How
   many ran at once is from the moments, in each trial's record, before its script began and after it was gone.
+- Endpoints are asked by `wrk` (not measured where it is missing) over kept connections, directly and through
+  the gateway in turn, with the sample picture of the template mnist. MLflow and BentoML are the newest of
+  PyPI, each in an environment of its own, one process, the same pickle; they are sent 784 pixels as JSON.
 - Memory is the peak of the resident set: of the client beyond that of the same command on a small bundle, of
   the API server beyond what it had before.
 - Files by manifest come from an nginx (two workers, sendfile, its files open) or a SeaweedFS on loopback.

@@ -20,6 +20,7 @@ KaosError
 │   └── SourceUnavailableError   none of them for good: another try may do
 ├── TrainingFailedError          the user's script failed
 ├── JobFailedError               a job that was waited for did not succeed
+├── ServingFailedError           a revision of an endpoint that does not start, or not answer
 ├── ServerUnreachableError
 └── LocalServerError             `kaos up` could not start, or a process of it is not there
 """
@@ -241,6 +242,12 @@ class JobFailedError(KaosError):
     """Report a job that ended in another state than success."""
 
     code = "job_failed"
+
+
+class ServingFailedError(KaosError):
+    """Report a revision of an endpoint that does not start, or does not answer as it should."""
+
+    code = "serving_failed"
 
 
 class ServerUnreachableError(KaosError):

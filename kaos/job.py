@@ -206,7 +206,7 @@ class Definition(Value):
 
     workspace: str
     name: str = TRAIN
-    kind: Literal["train"] = "train"
+    kind: Literal["train", "serve"] = "train"
     schedule: str | None = None
     parallelism: int = Field(default=4, ge=1, le=1000)
     retries: int = Field(default=3, ge=0, le=100)

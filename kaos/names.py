@@ -31,6 +31,33 @@ def check_definition(name: str) -> str:
     return _check_slug("job", name)
 
 
+_ENDPOINT = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+_RESERVED = ("metrics", "ping")
+
+
+def check_endpoint(name: str) -> str:
+    """Return `name` if it can name an endpoint, and be the first part of its path.
+
+    :raises InvalidNameError: it cannot
+    """
+    if not _ENDPOINT.fullmatch(name) or name in _RESERVED:
+        raise InvalidNameError(
+            "endpoint",
+            name,
+            "Use 1 to 63 lower-case letters, digits, '-' and '_', beginning and ending with a letter or"
+            f" digit; not {' or '.join(_RESERVED)}.",
+        )
+    return name
+
+
+def check_model(name: str) -> str:
+    """Return `name` if it can name an imported model.
+
+    :raises InvalidNameError: it cannot
+    """
+    return _check_slug("model", name)
+
+
 def _check_slug(kind: str, name: str) -> str:
     if not _SLUG.fullmatch(name):
         raise InvalidNameError(kind, name, _SLUG_RULE)

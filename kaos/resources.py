@@ -68,7 +68,7 @@ class Resources(BaseModel):
         """Read the options of the command line; raise :class:`InvalidResourceError` that says the rule."""
         return cls(
             cpu=None if cpu is None else _parse_cpu(str(cpu)),
-            memory=None if memory is None else _parse_memory(str(memory)),
+            memory=None if memory is None else parse_size(str(memory), "--memory"),
             gpu=None if gpu is None else _parse_gpu(str(gpu)),
         )
 
@@ -116,15 +116,20 @@ def _parse_cpu(text: str) -> float:
     return value
 
 
-def _parse_memory(text: str) -> int:
+def parse_size(text: str, option: str) -> int:
+    """Return the bytes that ``512Mi`` or ``2G`` means.
+
+    :param option: of the command line, for the error
+    :raises InvalidResourceError: it means none
+    """
     match = _MEMORY.fullmatch(text)
     if match is None:
-        raise InvalidResourceError(f"{text!r} is not a valid --memory.", MEMORY_RULE)
+        raise InvalidResourceError(f"{text!r} is not a valid {option}.", MEMORY_RULE)
     whole, _, fraction = match[1].partition(".")
     # Whole numbers all the way: 0.1T is exactly 10**11 bytes, as no float would have it.
     size: int = int(whole + fraction) * _FACTORS[match[2]] // 10 ** len(fraction)
     if size < 1:
-        raise InvalidResourceError(f"{text!r} is not a valid --memory.", MEMORY_RULE)
+        raise InvalidResourceError(f"{text!r} is not a valid {option}.", MEMORY_RULE)
     return size
 
 

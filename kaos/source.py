@@ -8,19 +8,21 @@ from kaos.errors import InvalidBundleError
 DOCKERFILE = "Dockerfile"
 MODEL = "model"
 TRAIN_SCRIPT = f"{MODEL}/train"
+SERVE_SCRIPT = f"{MODEL}/serve"
 
 
-def check_source(tree: Tree) -> None:
-    """Check that a tree is a source bundle for training.
+def check_source(tree: Tree, script: str = TRAIN_SCRIPT) -> None:
+    """Check that a tree is a source bundle.
 
-    :raises InvalidBundleError: it has no `Dockerfile`, no `model/train`, or that is empty
+    :param script: what it must have: that of training, or that of serving
+    :raises InvalidBundleError: it has no `Dockerfile`, not that script, or one of them is empty
     """
-    for path in (DOCKERFILE, TRAIN_SCRIPT):
+    for path in (DOCKERFILE, script):
         file = tree.file(path)
         if file is None:
             raise InvalidBundleError(
                 f"The source bundle has no {path}.",
-                "It needs at least Dockerfile and model/train; kaos template get --name mnist shows one.",
+                f"It needs at least Dockerfile and {script}; kaos template get --name mnist shows one.",
             )
         if not file.size:
             raise InvalidBundleError(f"{path} of the source bundle is empty.", "Write it first.")

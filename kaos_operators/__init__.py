@@ -10,23 +10,40 @@ if TYPE_CHECKING:
     from kaos_operators.image import ImageBuildOperator
     from kaos_operators.manifest import ManifestDownloadOperator
     from kaos_operators.model import RegisterModelOperator
+    from kaos_operators.serve import (
+        BuildServeOperator,
+        LaunchOperator,
+        ProbeOperator,
+        RegisterEndpointOperator,
+        RouteOperator,
+    )
     from kaos_operators.train import PlanTrialsOperator, TrainOperator
 
 __all__ = [
+    "BuildServeOperator",
     "BundleIngestOperator",
     "ImageBuildOperator",
+    "LaunchOperator",
     "ManifestDownloadOperator",
     "PlanTrialsOperator",
+    "ProbeOperator",
+    "RegisterEndpointOperator",
     "RegisterModelOperator",
+    "RouteOperator",
     "TrainOperator",
 ]
 
 _MODULES = {
+    "BuildServeOperator": "serve",
     "BundleIngestOperator": "bundle",
     "ImageBuildOperator": "image",
     "ManifestDownloadOperator": "manifest",
+    "LaunchOperator": "serve",
     "PlanTrialsOperator": "train",
+    "ProbeOperator": "serve",
+    "RegisterEndpointOperator": "serve",
     "RegisterModelOperator": "model",
+    "RouteOperator": "serve",
     "TrainOperator": "train",
 }
 

@@ -9,6 +9,7 @@ from airflow.sdk.configuration import conf
 from kaos.catalog import Catalog, WorkspaceCatalog
 from kaos.errors import InvalidInputError
 from kaos.job import JobDocument
+from kaos.serving.gateway import Gateway, gateway_of
 from kaos.store import Store, open_store
 
 
@@ -40,6 +41,20 @@ def network_by_default() -> bool:
     """Return whether jobs that do not say may use the network, `[kaos] network`."""
     value: bool = conf.getboolean("kaos", "network", fallback=True)
     return value
+
+
+def gateway() -> Gateway:
+    """Return the gateway of `[kaos] gateway_sockets`.
+
+    :raises InvalidInputError: this Airflow has none
+    """
+    return gateway_of(work_directory(), conf.get("kaos", "gateway_sockets", fallback=None))
+
+
+def gateway_url() -> str:
+    """Return the address below which endpoints are, `[kaos] gateway_url`; empty without a gateway."""
+    url: str = conf.get("kaos", "gateway_url", fallback="")
+    return url.rstrip("/")
 
 
 def max_trials() -> int:

@@ -75,6 +75,20 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "/etc/ssl/our-ca.pem",
                         "default": "",
                     },
+                    "gateway_sockets": {
+                        "description": "Directory of the sockets of the endpoints' gateway, a short path",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/run/kaos",
+                        "default": None,
+                    },
+                    "gateway_url": {
+                        "description": "Address below which endpoints are",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "http://127.0.0.1:8081",
+                        "default": None,
+                    },
                     "runtimes": {
                         "description": "Runtimes that jobs may use, with commas; the first is the default",
                         "version_added": "0.1.0",

@@ -8,6 +8,7 @@ import kaos_operators.bundle
 import kaos_operators.image
 import kaos_operators.manifest
 import kaos_operators.model
+import kaos_operators.serve
 import kaos_operators.train  # noqa: F401
 
 # The first asset with a scheme of its own loads the URI handlers of every provider, boto3 among them: here,

@@ -67,7 +67,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def write_tree(root: Path, files: dict[str, bytes | str | None]) -> Path:
-    """Write files (content by path; None makes an empty directory; `train` is made executable)."""
+    """Write files (content by path; None: an empty directory); `train` and `serve` are executable."""
     root.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         path = root / name
@@ -76,6 +76,6 @@ def write_tree(root: Path, files: dict[str, bytes | str | None]) -> Path:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-        if path.name == "train":
+        if path.name in ("train", "serve"):
             path.chmod(0o755)
     return root

@@ -126,6 +126,19 @@ def test_copy_has_what_the_documents_show(name: str, tmp_path: Path) -> None:
         f"model-train/{name}/model/requirements.txt",
         f"model-train/{name}/model/train",
         f"model-train/{name}/model/utils.py",
+        f"model-serve/{name}/Dockerfile",
+        f"model-serve/{name}/test_payload.{'jpg' if name == 'mnist' else 'json'}",
+        *(
+            f"model-serve/{name}/model/{file}"
+            for file in (
+                "model.py",
+                "predict.py",
+                "requirements.txt",
+                "serve",
+                "web-requirements.txt",
+                "wsgi.py",
+            )
+        ),
         "data/features/training/training_mini.csv",
         "data/features/validation/validation_mini.csv",
         "data/features/test/test_mini.csv",
@@ -134,7 +147,7 @@ def test_copy_has_what_the_documents_show(name: str, tmp_path: Path) -> None:
     }
     assert files == sorted(path for path in tmp_path.rglob("*") if path.is_file())
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files}
-    assert modes["train"] == 0o755
+    assert modes["train"] == modes["serve"] == 0o755
     assert modes["Dockerfile"] == 0o644
 
 

@@ -23,6 +23,11 @@ run kaos train deploy -s templates/mnist/model-train -d templates/mnist/data --w
 run kaos train list -n 5
 run kaos train info -i 0 -s accuracy_test
 run kaos train get -i 0 -c -d -m
+model=$(kaos train best -i 0 -s accuracy_test)
+run kaos serve deploy -s templates/mnist/model-serve -m "$model" -n serve-mnist-demo --wait
+run kaos serve list
+url=$(kaos serve info -e serve-mnist-demo -o json | sed -n 's/^  "url": "\(.*\)",$/\1/p')
+run curl -s --data-binary @templates/mnist/model-serve/mnist/test_payload.jpg "$url"
 printf '\nThe files are in %s.\n' "$work/mnist"
 printf 'The server is up; look around in the UI. Its address and login: kaos up. Stop it: make down\n'
 run kaos up

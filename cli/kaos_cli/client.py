@@ -184,10 +184,11 @@ class WorkspaceClient(Client):
         except UnknownNameError:  # where it is the workspace that is missing, the next request says so
             return None
 
-    def commit(self, kind: BundleKind, name: str, tree: Tree) -> CommittedBundle:
+    def commit(self, kind: BundleKind, name: str, tree: Tree, purpose: str = "train") -> CommittedBundle:
         """Commit a bundle whose objects the server has."""
         path = f"{self._at}/bundles/{kind}/{tree.digest}"
-        return self._call(CommittedBundle, "PUT", path, query={"name": name}, body=tree.encoded)
+        query = {"name": name, "purpose": purpose}
+        return self._call(CommittedBundle, "PUT", path, query=query, body=tree.encoded)
 
     def commit_manifest(self, name: str, content: bytes) -> CommittedManifest:
         """Commit a data manifest, whose files the job downloads."""

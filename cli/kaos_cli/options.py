@@ -14,3 +14,48 @@ def JobOptions(command: F) -> F:
     """Let a command name a job by its row or its id."""
     command = click.option("-j", "--job-id", help="Id of the job, or its beginning.")(command)
     return click.option("-i", "--ind", type=int, help="Row of the list that was printed last.")(command)
+
+
+def EndpointOptions(command: F) -> F:
+    """Let a command name an endpoint by its row or its name."""
+    command = click.option("-e", "--endpoint", help="Name of the endpoint.")(command)
+    return click.option("-i", "--ind", type=int, help="Row of the list that was printed last.")(command)
+
+
+def RevisionOption(command: F) -> F:
+    """Let a command name a revision."""
+    text = "Number of the revision; the one with the traffic by default."
+    return click.option("-r", "--revision", type=click.IntRange(1), help=text)(command)
+
+
+def ServiceOptions(command: F) -> F:
+    """Let a command say how a revision shall run."""
+    for option in (
+        click.option("--wait", is_flag=True, help="Wait until it is routed; exit with 1 if it fails."),
+        click.option("--canary", type=click.IntRange(1, 99), help="Percent of the requests, until promoted."),
+        click.option("--auth/--no-auth", default=None, help="Want a new bearer token; want none."),
+        click.option(
+            "--keep-warm",
+            type=click.FloatRange(0),
+            help="Seconds that a replaced revision runs on.  [default: 600]",
+        ),
+        click.option(
+            "--start-timeout",
+            type=click.FloatRange(1, 3600),
+            help="Seconds until the first answer to /ping.  [default: 300]",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(0.1, 3600),
+            help="Seconds until a request gets a 504.  [default: 60]",
+        ),
+        click.option("--max-body", help="Largest request, such as 100Mi; else a 413.  [default: 16Mi]"),
+        click.option(
+            "--workers", type=click.IntRange(1, 1000), help="Processes of serve, in WEB_CONCURRENCY."
+        ),
+        click.option("--gpu", help="Number of GPUs."),
+        click.option("--memory", help="Memory with an SI suffix, such as 512Mi or 2G."),
+        click.option("--cpu", help="Cores, such as 0.5 or 2."),
+    ):
+        command = option(command)
+    return command

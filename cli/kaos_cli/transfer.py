@@ -62,14 +62,22 @@ def target_of(client: WorkspaceClient) -> Target:
 
 
 def submit(
-    client: WorkspaceClient, kind: BundleKind, scanned: Scan, target: Target, progress: Progress
+    client: WorkspaceClient,
+    kind: BundleKind,
+    scanned: Scan,
+    target: Target,
+    progress: Progress,
+    purpose: str = "train",
 ) -> CommittedBundle:
-    """Bring a scanned directory to the server, which keeps what it has, and commit it."""
+    """Bring a scanned directory to the server, which keeps what it has, and commit it.
+
+    :param purpose: what a source bundle is for, ``train`` or ``serve``
+    """
     known = client.bundle(kind, scanned.tree.digest)
     if known is not None and known.pin.name == scanned.name:
         return known
     push(scanned, target, progress)
-    return client.commit(kind, scanned.name, scanned.tree)
+    return client.commit(kind, scanned.name, scanned.tree, purpose)
 
 
 class HttpTarget(Target):

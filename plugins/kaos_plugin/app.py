@@ -14,6 +14,7 @@ from kaos import __version__
 from kaos.errors import ForbiddenError, KaosError, UnauthenticatedError
 from kaos.schema.error import ErrorBody
 from kaos_plugin.auth import signed_in
+from kaos_plugin.endpoints import start_forgotten
 from kaos_plugin.jobs import start_forgotten_jobs
 from kaos_plugin.routes import api_router, ui_router
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 @asynccontextmanager
 async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
     start_forgotten_jobs()
+    start_forgotten()
     yield
 
 

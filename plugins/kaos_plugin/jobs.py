@@ -161,14 +161,30 @@ def start_job(workspace: WorkspaceCatalog, document: JobDocument, digest: str, d
         _shape(workspace, document, db)
         caps = {"train": document.parallelism}
         needed = {"download"} if document.data is None else set()
-        for _ in range(_START_ATTEMPTS):
-            if airflow_internals.start_run(
-                document.dag_id, document.run_id, conf, document.author, caps, needed, db
-            ):
-                return
-            publish_dags(workspace, db)
+        create_run(workspace, document.dag_id, document.run_id, conf, document.author, caps, needed, db)
+
+
+def create_run(
+    workspace: WorkspaceCatalog,
+    dag: str,
+    run_id: str,
+    conf: dict[str, Any],
+    user: str,
+    caps: dict[str, int],
+    needed: set[str],
+    db: Session,
+) -> None:
+    """Create a run of a workspace's DAG, published again if Airflow does not have it as it should be.
+
+    :param caps: how many instances of a task the DAG must allow at a time, by task id
+    :param needed: tasks that it must have
+    """
+    for _ in range(_START_ATTEMPTS):
+        if airflow_internals.start_run(dag, run_id, conf, user, caps, needed, db):
+            return
+        publish_dags(workspace, db)
     raise KaosError(
-        f"Airflow has another version of the DAG {document.dag_id} than the one just published.",
+        f"Airflow has another version of the DAG {dag} than the one just published.",
         "Is the DAG processor running, and does it use this server's store? Try again.",
     )
 

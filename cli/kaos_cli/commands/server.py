@@ -11,7 +11,12 @@ from kaos_cli.output import OutputOption, print_table
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the UI and the API.  [default: 8080]")
 @click.option("--host", help="Address to listen on; any but loopback is open to the network, without TLS.")
 @click.option("--registry", help="Host and repository that images are pushed to; '' for none.")
-def up(port: int | None, host: str | None, registry: str | None) -> None:
+@click.option(
+    "--gateway-port",
+    type=click.IntRange(1, 65535),
+    help="Port of the endpoints.  [default: the next free one]",
+)
+def up(port: int | None, host: str | None, registry: str | None, gateway_port: int | None) -> None:
     """Start the local server.
 
     Airflow and PostgreSQL on this machine, kept alive. State is under KAOS_HOME (~/.kaos). A second `kaos up`
@@ -28,7 +33,7 @@ def up(port: int | None, host: str | None, registry: str | None) -> None:
 
     layout = Layout.current()
     with Progress() as progress:
-        instance, was_running = start(layout, host, port, progress, registry)
+        instance, was_running = start(layout, host, port, progress, registry, gateway_port)
         seconds = progress.seconds
     database = Database.of(layout, instance)
     if database.user is not None and not was_running:
@@ -45,6 +50,7 @@ def up(port: int | None, host: str | None, registry: str | None) -> None:
     click.echo(f"  user      {name}")
     click.echo(f"  password  {user.password}")
     click.echo(f"  state     {layout.home}")
+    click.echo(f"  endpoints {instance.gateway_url}")
     click.echo("Stop it with: kaos down")
 
 
@@ -140,8 +146,8 @@ def _duration(seconds: int | None) -> str:
 def logs(component: str | None, follow: bool, lines: int) -> None:
     """Show the logs of the local server.
 
-    COMPONENT is postgres, api-server, scheduler, dag-processor, triggerer, guard or supervisord; without
-    it, all are shown.
+    COMPONENT is postgres, api-server, scheduler, dag-processor, triggerer, gateway, keeper, guard or
+    supervisord; without it, all are shown.
 
     \b
     Example:

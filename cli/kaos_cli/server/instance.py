@@ -45,11 +45,18 @@ class Instance:
     """The Airflow version whose tables the database has; empty before the first `up` is through."""
     registry: str = ""
     """Where images are pushed to; empty for nowhere."""
+    gateway_port: int = 0
+    """The port of all endpoints, on the loopback address; 0 before the first `up` that has a gateway."""
 
     @property
     def url(self) -> str:
         """Return the address of the UI and the API, as seen from this machine."""
         return f"http://{self.reachable_host}:{self.port}"
+
+    @property
+    def gateway_url(self) -> str:
+        """Return the address below which endpoints are."""
+        return f"http://127.0.0.1:{self.gateway_port}"
 
     @property
     def reachable_host(self) -> str:

@@ -14,10 +14,10 @@ import time
 from typing import Any
 
 from kaos.errors import LocalServerError
-from kaos_cli.server import processes
+from kaos_cli.server import processes, serving
 from kaos_cli.server.deathsignal import die_with_parent, forked_children_die_with_us
 from kaos_cli.server.instance import load
-from kaos_cli.server.layout import Layout
+from kaos_cli.server.layout import SERVING_COMPONENTS, Layout
 from kaos_cli.server.postgres import Database, exec_server
 
 # The log servers of scheduler and triggerer would listen on all interfaces.
@@ -47,6 +47,9 @@ def main(component: str) -> None:
     if component == "postgres":
         exec_server(database)
     die_with_parent(signal.SIGKILL)
+    if component in SERVING_COMPONENTS:
+        processes.end(processes.marked(instance.id, component), grace=0)
+        serving.become(component, layout, instance)
     if component != "migrate":
         processes.end(processes.marked(instance.id, component), grace=0)
         _wait_for(database)

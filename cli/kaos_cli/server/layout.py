@@ -11,7 +11,8 @@ from pathlib import Path
 _LONGEST_SOCKET_FOLDER = 75
 
 AIRFLOW_COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-COMPONENTS = ("postgres", *AIRFLOW_COMPONENTS, "guard")
+SERVING_COMPONENTS = ("gateway", "keeper")
+COMPONENTS = ("postgres", *AIRFLOW_COMPONENTS, *SERVING_COMPONENTS, "guard")
 LOGS = (*COMPONENTS, "supervisord")
 
 

@@ -7,10 +7,13 @@ import socket
 
 from kaos.errors import LocalServerError
 
+_NEAR = 100
 
-def ensure_free(host: str, port: int) -> None:
+
+def ensure_free(host: str, port: int, option: str = "--port") -> None:
     """Fail, naming the program that listens there, if the port is taken.
 
+    :param option: of `kaos up`, that takes another one
     :raises LocalServerError: if it cannot be bound
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -23,8 +26,19 @@ def ensure_free(host: str, port: int) -> None:
             reason = f"by {holder}" if (holder := _holder(port)) else f"({error.strerror})"
             raise LocalServerError(
                 f"Port {port} on {host} is taken {reason}.",
-                f"Stop that program, or take another port: kaos up --port {port + 1}",
+                f"Stop that program, or take another port: kaos up {option} {port + 1}",
             ) from error
+
+
+def first_free(host: str, port: int) -> int:
+    """Return the first port from this one on that can be bound."""
+    for candidate in range(port, port + _NEAR):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind((host, candidate))
+                return candidate
+    raise LocalServerError(f"No port from {port} on is free.", "Name one: kaos up --gateway-port PORT")
 
 
 def _holder(port: int) -> str:

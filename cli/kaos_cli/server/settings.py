@@ -16,13 +16,15 @@ from kaos_cli.server.layout import Layout
 _HEADER = "# Written anew by every `kaos up`. Write your own into ../airflow.local.cfg.\n"
 
 
-def contract(layout: Layout) -> dict[str, str]:
+def contract(layout: Layout, instance: Instance) -> dict[str, str]:
     """Return what the plugin, the DAG bundle and the operators rely on, as environment variables."""
     return {
         "KAOS_HOME": str(layout.home),
         "AIRFLOW_HOME": str(layout.airflow),
         "AIRFLOW__KAOS__STORE": layout.store.as_uri(),
         "AIRFLOW__KAOS__WORK_DIR": str(layout.work),
+        "AIRFLOW__KAOS__GATEWAY_SOCKETS": str(layout.run),
+        "AIRFLOW__KAOS__GATEWAY_URL": instance.gateway_url,
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
     }
@@ -39,7 +41,7 @@ def environment(layout: Layout, instance: Instance) -> dict[str, str]:
     direct = ",".join(filter(None, [proxied, "127.0.0.1", "localhost", instance.reachable_host]))
     return {
         **inherited,
-        **contract(layout),
+        **contract(layout, instance),
         "KAOS_INSTANCE": instance.id,
         "NO_PROXY": direct,
         "no_proxy": direct,
@@ -124,6 +126,8 @@ def airflow_settings(layout: Layout, instance: Instance, socket_folder: str) -> 
             "manifest_allowed_networks": "127.0.0.0/8, ::1/128",
             "runtimes": ",".join(runtimes()),
             "registry": instance.registry,
+            "gateway_sockets": str(layout.run),
+            "gateway_url": instance.gateway_url,
         },
     }
 

@@ -19,6 +19,7 @@ from kaos_cli.server.logs import tail
 from kaos_cli.server.ports import ensure_free
 from kaos_cli.server.postgres import Database, stop_leftover
 from kaos_cli.server.prepare import ensure_installed, prepare
+from kaos_cli.server.serving import choose_port
 from kaos_cli.server.status import observe
 from kaos_cli.server.stop import stop
 
@@ -34,6 +35,7 @@ def up(
     port: int | None,
     report: Callable[[str], None],
     registry: str | None = None,
+    gateway_port: int | None = None,
 ) -> tuple[Instance, bool]:
     """Start everything and wait until it is ready; if it runs already, only wait.
 
@@ -41,6 +43,7 @@ def up(
     :param port: the port to listen on; by default that of the last start
     :param report: is told what is being waited for
     :param registry: where images are pushed to, empty for nowhere; by default that of the last start
+    :param gateway_port: the port of the endpoints; by default that of the last start, or the next free one
     :returns: the instance, and whether it was running before
     :raises LocalServerError: if it cannot start; then nothing is left running
     """
@@ -48,7 +51,7 @@ def up(
     with exclusive(layout, report):
         known = load(layout)
         if known is not None and supervision.Supervisor(layout).pid() is not None:
-            _ensure_same(known, host, port, registry)
+            _ensure_same(known, host, port, registry, gateway_port)
             report("waiting until the server that runs here is ready")
             wait_until_ready(layout, known, report)
             _tell_client(layout, known)
@@ -61,6 +64,8 @@ def up(
         if registry is not None:
             instance = dataclasses.replace(instance, registry=registry)
         ensure_free(instance.host, instance.port)
+        instance = dataclasses.replace(instance, gateway_port=choose_port(instance, gateway_port))
+        ensure_free("127.0.0.1", instance.gateway_port, "--gateway-port")
         save(layout, instance)
         instance = prepare(layout, instance, report)
         _start(layout, instance, report)
@@ -118,13 +123,16 @@ def _failure(component: str, log: Path) -> LocalServerError:
     )
 
 
-def _ensure_same(known: Instance, host: str | None, port: int | None, registry: str | None) -> None:
+def _ensure_same(
+    known: Instance, host: str | None, port: int | None, registry: str | None, gateway_port: int | None
+) -> None:
     if registry not in (None, known.registry):
         pushes = f"pushes images to {known.registry}" if known.registry else "pushes images nowhere"
         raise LocalServerError(
             f"The server runs already, and {pushes}.", "To change it: kaos down, then kaos up again."
         )
-    if (host or known.host, port or known.port) != (known.host, known.port):
+    wanted = (host or known.host, port or known.port, gateway_port or known.gateway_port)
+    if wanted != (known.host, known.port, known.gateway_port):
         raise LocalServerError(
             f"The server runs at {known.url} already.", "To move it: kaos down, then kaos up again."
         )

@@ -11,6 +11,7 @@ from typing import Any
 from kaos_cli.server.instance import Instance
 from kaos_cli.server.layout import AIRFLOW_COMPONENTS, COMPONENTS, Layout
 from kaos_cli.server.postgres import Database
+from kaos_cli.server.serving import gateway
 from kaos_cli.server.supervision import Process, Supervisor
 
 # supervisor's words for a process that ended too soon
@@ -52,7 +53,7 @@ def observe(layout: Layout, instance: Instance) -> list[ProcessStatus]:
         elif process.state in _FAILED:
             rows.append(ProcessStatus(name, "failed", None, None, log))
         else:
-            works = _works(process, health, accepts)
+            works = gateway(layout).answers() if name == "gateway" else _works(process, health, accepts)
             state = "ready" if works else "starting"
             rows.append(ProcessStatus(name, state, process.pid, max(0, process.now - process.started), log))
     return rows

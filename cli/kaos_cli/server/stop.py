@@ -11,7 +11,7 @@ from kaos_cli.server import processes
 from kaos_cli.server.containers import remove_containers
 from kaos_cli.server.files import write_private
 from kaos_cli.server.instance import Instance, load
-from kaos_cli.server.layout import AIRFLOW_COMPONENTS, Layout
+from kaos_cli.server.layout import AIRFLOW_COMPONENTS, SERVING_COMPONENTS, Layout
 from kaos_cli.server.lock import exclusive
 from kaos_cli.server.postgres import Database, stop_leftover
 from kaos_cli.server.supervision import Supervisor
@@ -39,10 +39,12 @@ def stop(layout: Layout, instance: Instance, report: Callable[[str], None]) -> l
     write_private(layout.stopping, "")
     if supervisor.pid() is not None:
         # Airflow first: a scheduler that sees its jobs end would take them for failed and try them again.
+        # And the keeper, which would start the services again.
         report("stopping Airflow")
-        for name in AIRFLOW_COMPONENTS:
+        before = (*AIRFLOW_COMPONENTS, *reversed(SERVING_COMPONENTS))
+        for name in before:
             supervisor.stop(name, wait=False)
-        _wait(lambda: not any(supervisor.processes()[name].pid for name in AIRFLOW_COMPONENTS), 10)
+        _wait(lambda: not any(one.pid for one in supervisor.processes().values() if one.name in before), 10)
     layout.server.unlink(missing_ok=True)
     stopped += _end_jobs(instance, report)
     report("stopping PostgreSQL")

@@ -15,13 +15,16 @@ from typing import Any
 
 from kaos_cli.server.files import private_folder, write_private
 from kaos_cli.server.instance import Instance
-from kaos_cli.server.layout import AIRFLOW_COMPONENTS, Layout
+from kaos_cli.server.layout import COMPONENTS, Layout
 from kaos_cli.server.settings import environment
 
 # Seconds between the polite signal and SIGKILL. A scheduler waits for its tasks, which may take hours.
-_GRACE = {"postgres": 15, "api-server": 4, "scheduler": 5, "dag-processor": 4, "triggerer": 4, "guard": 2}
+_GRACE = {
+    **{"postgres": 15, "api-server": 4, "scheduler": 5, "dag-processor": 4, "triggerer": 4},
+    **{"gateway": 2, "keeper": 2, "guard": 2},
+}
 # Stopped in reverse: the guard first, PostgreSQL last.
-_PRIORITY = {"postgres": 100, "guard": 900}
+_PRIORITY = {"gateway": 50, "keeper": 60, "postgres": 100, "guard": 900}
 _SIGNAL = {"postgres": "INT"}
 
 
@@ -108,7 +111,7 @@ def write_config(layout: Layout) -> None:
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
     ]
-    for name in ("postgres", *AIRFLOW_COMPONENTS, "guard"):
+    for name in COMPONENTS:
         module = "kaos_cli.server.guard" if name == "guard" else f"kaos_cli.server.launch {name}"
         lines += [
             f"[program:{name}]",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
@@ -24,7 +24,7 @@ from kaos.schema.bundle import (
     UploadState,
     VerifyReport,
 )
-from kaos.source import check_source
+from kaos.source import SERVE_SCRIPT, TRAIN_SCRIPT, check_source
 from kaos.store import Objects, Store
 from kaos.store.base import CHUNK
 from kaos.store.verify import verify_store
@@ -91,6 +91,7 @@ async def commit_bundle(
     user: User,
     request: Request,
     name: Annotated[str, Query(description="of the bundle's directory")],
+    purpose: Annotated[Literal["train", "serve"], Query(description="what a source bundle is for")] = "train",
 ) -> CommittedBundle:
     """Commit a bundle: the body is its canonical tree, whose objects have arrived."""
 
@@ -99,7 +100,7 @@ async def commit_bundle(
         if tree.digest != digest:
             raise InvalidInputError(f"The tree has the digest {tree.digest[:12]}…, not {digest[:12]}….")
         if kind == "source":
-            check_source(tree)
+            check_source(tree, SERVE_SCRIPT if purpose == "serve" else TRAIN_SCRIPT)
         return _committed(workspace, workspace.commit_bundle(kind, name, tree, user.get_name()))
 
     return await run_in_threadpool(commit)

@@ -25,6 +25,7 @@ from kaos.parameters import parse
 from kaos.runtime.capacity import machine_capacity
 from kaos.schema.bundle import BundleKind
 from kaos.schema.deploy import DeployRequest, DeployResponse, Parameters
+from kaos.source import check_source
 from kaos_operators.environment import CONTAINER, PROCESS, check_allowed, check_network
 from kaos_operators.hook import max_trials, network_by_default
 from kaos_plugin.auth import Deployable, Readable, User
@@ -49,6 +50,8 @@ def deploy(workspace: Deployable, body: DeployRequest, user: User, session: Sess
         body.resources.check(machine_capacity())
     if body.data is not None and body.manifest is not None:
         raise InvalidInputError("A job has one data bundle.", "Give data or a manifest, not both.")
+    if body.source is not None and workspace.bundle("source", body.source) is not None:
+        check_source(workspace.tree(body.source))  # one that was committed for serving trains nothing
     new = Inputs(
         source=_pin(workspace, "source", body.source),
         data=_pin(workspace, "data", body.data),

@@ -11,8 +11,9 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
+from kaos.endpoint import SERVE
 from kaos.errors import UnknownNameError
-from kaos_plugin import jobs
+from kaos_plugin import endpoints, jobs
 from kaos_plugin.auth import Readable, User, catalog, may
 
 router = APIRouter(prefix="/ui", include_in_schema=False)
@@ -31,7 +32,9 @@ def workspaces_page(user: User) -> HTMLResponse:
 def workspace_page(workspace: Readable, session: SessionDep) -> HTMLResponse:
     """Show a workspace's inputs and jobs."""
     listed = jobs.list_jobs(workspace, 50, 0, session)
-    return _page("workspace.html.jinja2", workspace=workspace, inputs=workspace.inputs(), jobs=listed)
+    served = endpoints.list_endpoints(workspace, session)
+    inputs = workspace.inputs()
+    return _page("workspace.html.jinja2", workspace=workspace, inputs=inputs, jobs=listed, endpoints=served)
 
 
 @router.get("/workspaces/{workspace}/jobs/{job_id}")
@@ -40,14 +43,23 @@ def job_page(workspace: Readable, job_id: str, session: SessionDep) -> HTMLRespo
     return _page("job.html.jinja2", job=jobs.job_info(workspace, job_id, None, False, 0, session))
 
 
+@router.get("/workspaces/{workspace}/endpoints/{name}")
+def endpoint_page(workspace: Readable, name: str, session: SessionDep) -> HTMLResponse:
+    """Show an endpoint and its revisions."""
+    return _page("endpoint.html.jinja2", endpoint=endpoints.endpoint_info(workspace, name, session))
+
+
 @router.get("/runs/{dag_id}/{run_id}")
 def run_page(dag_id: str, run_id: str, user: User, session: SessionDep) -> HTMLResponse:
-    """Show the job of an Airflow run."""
+    """Show the job of an Airflow run, or the endpoint that it deploys."""
     prefix, _, rest = dag_id.partition(".")
-    name = rest.rpartition(".")[0]
+    name, _, definition = rest.rpartition(".")
     if prefix != "kaos" or not name or not may(user, "GET", name):
         raise UnknownNameError("job of the run", f"{dag_id} {run_id}", next_step="This DAG is none of kaos.")
-    return job_page(catalog().workspace(name), run_id, session)
+    workspace = catalog().workspace(name)
+    if definition == SERVE:
+        return endpoint_page(workspace, endpoints.name_of(workspace, run_id), session)
+    return job_page(workspace, run_id, session)
 
 
 def _page(name: str, **values: Any) -> HTMLResponse:

@@ -15,6 +15,7 @@ from kaos_operators.environment import check_allowed
 from kaos_operators.train import end_runs_here
 from kaos_plugin import airflow_internals
 from kaos_plugin.auth import Readable, Removable, User, catalog, may, require
+from kaos_plugin.endpoints import kill_all
 from kaos_plugin.jobs import kill_job, publish_dags, runtime_of_jobs
 
 router = APIRouter(prefix="/workspaces", tags=["workspaces"])
@@ -60,6 +61,7 @@ def kill_workspace(
     running = {
         run for definition in definitions for run in airflow_internals.active_runs(definition.dag_id, session)
     }
+    kill_all(workspace, user.get_name(), session)
     stopped = sorted(running & set(workspace.job_ids()))
     for job_id in stopped:
         kill_job(workspace, workspace.job(job_id)[0], user.get_name(), session)

@@ -1,0 +1,1 @@
+"""Endpoints at work: records, the services that they are made of, the gateway before them, their keeper."""

@@ -1,0 +1,288 @@
+"""The keeper: lets run what the records of the endpoints want, and nothing else; counts what goes through.
+
+``python -m kaos.serving.keeper`` with the store, the work directory and the gateway's sockets in the
+environment. It has no state that matters: killed at any moment, the next one goes on from the records and
+from the services that still run, which do not depend on it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+
+from kaos.endpoint import Endpoint, ServeDocument
+from kaos.errors import KaosError
+from kaos.runtime.base import RunState, RunStatus
+from kaos.runtime.environment import EnvironmentBuilder
+from kaos.serving import prepare, probe
+from kaos.serving.gateway import Gateway, gateway_of
+from kaos.serving.records import Endpoints, Names
+from kaos.serving.service import Services
+from kaos.serving.traffic import Entry as Counted
+from kaos.serving.traffic import Snapshot, Traffic, lines, prometheus
+from kaos.store import Store, open_store
+from kaos.value import Value
+
+log = logging.getLogger(__name__)
+
+_TURN_SECONDS = 0.25
+_SLOW_TURN_SECONDS = 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
+_STEADY_SECONDS = 10.0
+HOPELESS = 5
+"""Failures in a row after which an endpoint counts as one that cannot start; it is tried on, every 30 s."""
+
+_LIFE = "life.json"
+
+
+class Life(Value):
+    """What the keeper knows of a service.
+
+    :param restarts: how often it was started again
+    :param failures: how often in a row it ended soon after its start
+    :param reason: how it ended the last time
+    """
+
+    restarts: int = 0
+    failures: int = 0
+    reason: str = ""
+
+
+def life(directory: Path) -> Life:
+    """Return what the keeper knows of the service of a directory."""
+    try:
+        return Life.parse((directory / _LIFE).read_bytes())
+    except FileNotFoundError:
+        return Life()
+
+
+class Keeper:
+    """Keep the services of all endpoints of a store as their records want them."""
+
+    def __init__(self, store: Store, work: Path, gateway: Gateway) -> None:
+        self.store = store
+        self.work = work
+        self.gateway = gateway
+        self.traffic = Traffic(work / "gateway" / "traffic.json")
+        self._due: dict[Path, float] = {}
+        self._left: dict[Path, float] = {}
+        self._ending: dict[Path, threading.Thread] = {}
+        self._next_sync = 0.0
+
+    def turn(self) -> None:
+        """Look at everything once, and do what is to be done."""
+        alive = {found.name: (records, found) for records, found in Names(self.store).endpoints()}
+        before = self._ports(alive)
+        for name, (records, found) in alive.items():
+            try:
+                self._keep(records, found)
+            except (KaosError, OSError) as error:
+                log.warning("%s: %s", name, error)
+        for directory in sorted((self.work / "endpoints").glob("*/*")):
+            if directory.parent.name not in alive and directory.is_dir():
+                self._end(directory, prepare.services("process"), 1.0, remove=True)
+        if time.monotonic() >= self._next_sync or self._ports(alive) != before:
+            self._next_sync = time.monotonic() + _SLOW_TURN_SECONDS
+            self.gateway.sync(self.store, self.work)
+            self.traffic.forget(alive)
+
+    def _keep(self, records: Endpoints, found: Endpoint) -> None:
+        now = datetime.now(UTC)
+        latest = found.current or found.revisions
+        if latest not in records.revision_numbers(found.name):  # it is being reserved
+            return
+        limits = records.revision(found.name, latest)[0].limits
+        wanted = found.running(limits.keep_warm, now)
+        for number in sorted(wanted):
+            self._run(records, records.revision(found.name, number)[0])
+        if found.wanted is not None:
+            self._bring_back(records, found, found.wanted)
+        for directory in sorted((self.work / "endpoints" / found.name).glob("*")):
+            number = int(directory.name)
+            outcome = records.outcome(found.name, number)
+            if number in wanted or outcome is None:
+                self._left.pop(directory, None)
+                continue
+            # What it was asked when it lost its traffic it may still answer.
+            since = self._left.setdefault(directory, time.monotonic())
+            if not outcome.succeeded or time.monotonic() > since + limits.timeout:
+                self._end(directory, prepare.services("process"), limits.timeout)
+
+    def _run(self, records: Endpoints, document: ServeDocument) -> None:
+        """Start a service that does not run, after a pause that grows with each failure."""
+        directory = prepare.directory_of(self.work, document.endpoint, document.revision)
+        running = prepare.services(document.runtime)
+        status = running.observe(directory)
+        known = life(directory)
+        if status is not None and status.state is RunState.RUNNING:
+            self._due.pop(directory, None)
+            if known.failures and _age(status) > _STEADY_SECONDS:
+                _note(directory, known.model_copy(update={"failures": 0}))
+            running.trim(directory)
+            return
+        if directory not in self._due:
+            soon = status is not None and not status.terminated and _lived(status) < _STEADY_SECONDS
+            failures = known.failures + 1 if soon else 0
+            reason = status.reason if status is not None else "it is not on this machine"
+            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**failures) if soon else 0.0
+            self._due[directory] = time.monotonic() + pause
+            log.warning(
+                "%s, revision %d: %s; starting it in %.1f s",
+                document.endpoint,
+                document.revision,
+                reason,
+                pause,
+            )
+            if status is not None:
+                _note(directory, Life(restarts=known.restarts + 1, failures=failures, reason=reason))
+        if time.monotonic() < self._due[directory]:
+            return
+        del self._due[directory]
+        try:
+            running.relaunch(directory)
+        except FileNotFoundError:
+            self._lay_out(records, document)
+
+    def _lay_out(self, records: Endpoints, document: ServeDocument) -> None:
+        """Start a service whose directory is gone, from the store."""
+        record = records.record(document.endpoint, document.revision)
+        if record is None:
+            return
+        lock = self.store.objects.get(record.build.lock).decode()
+        spec = prepare.asked_for(records, document)
+        built = EnvironmentBuilder(self.work / "environments").build(spec, log.info, lock)
+        prepare.launch(records, document, built, self.work)
+
+    def _bring_back(self, records: Endpoints, found: Endpoint, number: int) -> None:
+        """Give the traffic to a revision that is wanted back, once it is ready."""
+        document, _ = records.revision(found.name, number)
+        directory = prepare.directory_of(self.work, found.name, number)
+        running = prepare.services(document.runtime)
+        port = running.port(directory)
+        if port is None or not running.listens(directory) or not probe.ping(port, 0.5):
+            return
+
+        def give(endpoint: Endpoint) -> Endpoint:
+            if endpoint.wanted != number:
+                return endpoint
+            return endpoint.roll_back(datetime.now(UTC))
+
+        records.change(found.name, give)
+        self.gateway.sync(self.store, self.work)
+        log.info("%s: revision %d is back", found.name, number)
+
+    def _end(self, directory: Path, running: Services, grace: float, *, remove: bool = False) -> None:
+        """End a service that nobody wants; that may take as long as its last answers take."""
+        busy = self._ending.get(directory)
+        if busy is not None and busy.is_alive():
+            return
+        self._ending.pop(directory, None)
+        status = running.observe(directory)
+        if status is not None and status.state is RunState.RUNNING:
+            log.info("Ending %s, revision %d", directory.parent.name, int(directory.name))
+            thread = threading.Thread(target=running.terminate, args=(directory, grace), daemon=True)
+            self._ending[directory] = thread
+            thread.start()
+        elif remove:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _ports(self, alive: Iterable[str]) -> dict[Path, int | None]:
+        services = prepare.services("process")
+        return {
+            directory: services.port(directory)
+            for name in alive
+            for directory in (self.work / "endpoints" / name).glob("*")
+        }
+
+    # -- traffic -----------------------------------------------------------------------------------------
+
+    def count(self) -> None:
+        """Take the gateway's lines, for ever."""
+        saved = time.monotonic()
+        for batch in lines(self.gateway.log):
+            for line in batch:
+                self.traffic.take(line)
+            if time.monotonic() - saved > 1:
+                saved = time.monotonic()
+                self.traffic.save()
+
+    def show(self) -> None:
+        """Answer the gateway's `/metrics`, for ever."""
+        traffic = self.traffic
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                counts = [
+                    Counted(endpoint=name, revision=revision, count=count)
+                    for (name, revision), count in list(traffic.counts.items())
+                ]
+                body = prometheus(Snapshot(entries=counts)).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/plain; version=0.0.4")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                log.debug(format, *args)
+
+        class Server(ThreadingMixIn, UnixStreamServer):
+            daemon_threads = True
+
+            def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+                connection, _ = super().get_request()
+                return connection, ("local", 0)  # what handlers take for an address
+
+        self.gateway.metrics.unlink(missing_ok=True)
+        with Server(str(self.gateway.metrics), Handler) as server:
+            self.gateway.metrics.chmod(0o600)
+            server.serve_forever()
+
+
+def _age(status: RunStatus) -> float:
+    return (datetime.now(UTC) - status.started_at).total_seconds() if status.started_at else 0.0
+
+
+def _lived(status: RunStatus) -> float:
+    if status.started_at is None:
+        return 0.0
+    return ((status.ended_at or datetime.now(UTC)) - status.started_at).total_seconds()
+
+
+def _note(directory: Path, known: Life) -> None:
+    staged = directory / f".{_LIFE}.{os.getpid()}"
+    staged.write_bytes(known.encode())
+    staged.replace(directory / _LIFE)
+
+
+def main() -> None:
+    """Keep the endpoints, for ever."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    os.umask(0o077)
+    work = Path(os.environ["AIRFLOW__KAOS__WORK_DIR"])
+    gateway = gateway_of(work, os.environ.get("AIRFLOW__KAOS__GATEWAY_SOCKETS"))
+    gateway.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keeper = Keeper(open_store(os.environ["AIRFLOW__KAOS__STORE"]), work, gateway)
+    for job in (keeper.count, keeper.show):
+        threading.Thread(target=job, daemon=True).start()
+    while True:
+        try:
+            keeper.turn()
+        except (KaosError, OSError, json.JSONDecodeError):
+            log.exception("This turn failed; the next one comes")
+            time.sleep(1)
+        time.sleep(_TURN_SECONDS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""Deploy a revision of an endpoint: build, launch, probe, route, register."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow import __version__ as airflow_version
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from kaos.catalog import Catalog
+from kaos.endpoint import Endpoint, RevisionRecord, ServeDocument, sample_of
+from kaos.errors import ConflictError, KaosError, ServingFailedError
+from kaos.lineage import AirflowRun, BuildRecord, small
+from kaos.runtime.base import RunState
+from kaos.serving import prepare, probe
+from kaos.serving.records import Endpoints
+from kaos.serving.service import last_lines
+from kaos_operators.hook import configured_store, gateway, work_directory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow.sdk import Context
+
+build_log = logging.getLogger("kaos.build")
+service_log = logging.getLogger("kaos.service")
+
+
+class ServeOperator(BaseOperator):
+    """Work on one revision of an endpoint.
+
+    :param revision: digest of the revision's document (templated); what a run's `conf["serve"]` holds
+    """
+
+    template_fields: Sequence[str] = ("revision",)
+    ui_color = "#eef0fb"
+
+    def __init__(self, *, revision: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.revision = revision
+        self._document: ServeDocument | None = None
+
+    def execute(self, context: Context) -> Any:
+        """Do the work; an error ends the deploy, and what took no traffic yet does not run on."""
+        document: ServeDocument | None = None
+        try:
+            store = configured_store()
+            document = ServeDocument.parse(store.objects.get(self.revision))
+            self.records = Endpoints(Catalog(store).workspace(document.workspace))
+            if self.records.get(document.endpoint).killed_at is not None:
+                raise ConflictError(f"The endpoint {document.endpoint} was killed meanwhile.")
+            self._document = document
+            return self.work(document, context)
+        except KaosError as error:
+            if document is not None:
+                self._give_up(document, error)
+            raise AirflowFailException(str(error)) from error
+
+    def on_kill(self) -> None:
+        """Give the revision up when somebody ends its run in Airflow."""
+        if self._document is not None:
+            self._give_up(self._document, ServingFailedError("Its deploy was stopped in Airflow."))
+
+    @abstractmethod
+    def work(self, document: ServeDocument, context: Context) -> Any:
+        """Do what this operator is for, and return a small record of it."""
+
+    def directory(self, document: ServeDocument) -> Path:
+        """Return the directory of the revision's service."""
+        return prepare.directory_of(work_directory(), document.endpoint, document.revision)
+
+    def _give_up(self, document: ServeDocument, error: KaosError) -> None:
+        """Record why the revision failed, with what it printed, and end its service."""
+        running, directory = prepare.services(document.runtime), self.directory(document)
+        lines = last_lines(running, directory, 1000)
+        log = (
+            self.records.store.objects.put("".join(f"{line}\n" for line in lines).encode()) if lines else None
+        )
+        self.records.end(document, reason=str(error), log=log)
+        for line in lines[-20:]:
+            service_log.info("%s", line)
+        found = self.records.find(document.endpoint)
+        if found is None or document.revision not in (found.current, found.canary, found.previous):
+            running.terminate(directory, 1.0)
+
+
+class BuildServeOperator(ServeOperator):
+    """Build the environment of a revision, or find it built; its log and its lock go to the store."""
+
+    def work(self, document: ServeDocument, context: Context) -> dict[str, Any]:
+        """Return a `BuildRecord`."""
+        start = time.monotonic()
+        lines: list[str] = []
+        objects, workspace = self.records.store.objects, self.records.workspace
+
+        def log(line: str) -> None:
+            lines.append(line)
+            build_log.info("%s", line)
+
+        try:
+            spec = prepare.asked_for(self.records, document)
+            built = prepare.build(self.records, document, work_directory(), log)
+        except KaosError as error:
+            log(str(error))
+            workspace.set_build_log(document.job_id, objects.put("\n".join(lines).encode()))
+            raise
+        record = BuildRecord(
+            runtime=document.runtime,
+            environment=built.digest,
+            python=built.python_version,
+            lock=objects.put(built.lock.encode()),
+            log=objects.put("\n".join(lines).encode()),
+            reused=built.reused,
+            seconds=round(time.monotonic() - start, 3),
+            variables=dict(spec.env),
+        )
+        workspace.set_build_log(document.job_id, record.log)
+        return small(record)
+
+
+class LaunchOperator(ServeOperator):
+    """Lay a revision out, the model's files beside its code, and start its service beside the others.
+
+    :param environment: what `BuildServeOperator` returned (templated)
+    """
+
+    template_fields: Sequence[str] = ("revision", "environment")
+
+    def __init__(self, *, environment: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.environment = environment
+
+    def work(self, document: ServeDocument, context: Context) -> dict[str, Any]:
+        """Return the port that the service listens on, or shall."""
+        build = BuildRecord.model_validate(self.environment)
+        lock = self.records.store.objects.get(build.lock).decode()
+        # Built on another worker, the environment is made here from the same lock; else it is there already.
+        built = prepare.build(self.records, document, work_directory(), self.log.info, lock)
+        port = prepare.launch(self.records, document, built, work_directory())
+        self.log.info("%s, revision %d, starts on port %d", document.endpoint, document.revision, port)
+        return {"port": port, "launched_at": time.time()}
+
+
+class ProbeOperator(ServeOperator):
+    """Wait until a revision says that it is ready, and try its sample request."""
+
+    def work(self, document: ServeDocument, context: Context) -> dict[str, Any]:
+        """Return how long it took, and the sample that was tried."""
+        running, directory = prepare.services(document.runtime), self.directory(document)
+        port = running.port(directory)
+        if port is None:
+            raise ServingFailedError("Its service is not on this machine.", "Deploy again.")
+
+        def check() -> bool:
+            status = running.observe(directory)
+            if status is None or status.state is not RunState.RUNNING:
+                why = status.reason if status is not None and status.reason else "exit code 0"
+                lines = "".join(f"\n  {line}" for line in last_lines(running, directory))
+                raise ServingFailedError(f"`serve` ended before it was ready: {why}.{lines}")
+            return running.listens(directory)
+
+        seconds = probe.wait_until_ready(port, document.limits.start_timeout, check)
+        self.log.info("Ready after %.1f s", seconds)
+        sample = sample_of(self.records.workspace.tree(document.source.digest))
+        if sample is not None:
+            body = b"".join(self.records.store.objects.read(sample.digest))
+            name = sample.path.rpartition("/")[2]
+            probe.try_sample(port, name, body, document.limits.timeout)
+            self.log.info("It answers the sample request %s", name)
+        return {"seconds": round(seconds, 3), "sample": sample.path if sample is not None else None}
+
+
+class RouteOperator(ServeOperator):
+    """Give a revision its traffic, all of it or a canary's share; the one before stays, and drains."""
+
+    def work(self, document: ServeDocument, context: Context) -> dict[str, Any]:
+        """Return which revisions have traffic now."""
+        routed = self.records.change(document.endpoint, lambda found: found.take(document, datetime.now(UTC)))
+        gateway().sync(self.records.store, work_directory())
+        self.records.note(document.endpoint, _how(routed, document), document.revision, document.author)
+        return {"current": routed.current, "canary": routed.canary, "percent": routed.percent}
+
+
+class RegisterEndpointOperator(ServeOperator):
+    """Write the immutable record of a revision that was routed, and emit an event of the outlet assets.
+
+    :param environment: what `BuildServeOperator` returned (templated)
+    :param probed: what `ProbeOperator` returned (templated)
+    """
+
+    template_fields: Sequence[str] = ("revision", "environment", "probed")
+
+    def __init__(self, *, environment: Any, probed: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.environment = environment
+        self.probed = probed
+
+    def work(self, document: ServeDocument, context: Context) -> dict[str, Any]:
+        """Return the digest of the record."""
+        ti = context["ti"]
+        status = prepare.services(document.runtime).observe(self.directory(document))
+        digest = self.records.add_record(
+            RevisionRecord(
+                document=document,
+                document_digest=self.revision,
+                build=BuildRecord.model_validate(self.environment),
+                sample=self.probed["sample"],
+                limits=status.limits if status is not None else "",
+                started_seconds=self.probed["seconds"],
+                airflow=AirflowRun(
+                    dag_id=ti.dag_id,
+                    run_id=ti.run_id,
+                    task_id=ti.task_id,
+                    map_index=ti.map_index if ti.map_index is not None else -1,
+                    try_number=ti.try_number,
+                    bundle_version=getattr(getattr(ti, "bundle_instance", None), "version", None),
+                    airflow_version=airflow_version,
+                ),
+                created_at=datetime.now(UTC),
+            )
+        )
+        self.records.end(document)
+        for asset in self.outlets:
+            context["outlet_events"][asset].extra = {
+                "endpoint": document.endpoint,
+                "revision": document.revision,
+            }
+        return {"record": digest}
+
+
+def _how(routed: Endpoint, document: ServeDocument) -> str:
+    return "canary" if routed.canary == document.revision else "route"

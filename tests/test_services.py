@@ -1,0 +1,240 @@
+"""The contract of services, over real ones, and a real gateway before them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import write_tree
+from e2e.harness import free_port
+from e2e.serving import ANSWER, SERVE
+
+from kaos.errors import ServingFailedError
+from kaos.resources import Resources
+from kaos.runtime.base import Environment, RunState
+from kaos.runtime.process import ProcessRuntime
+from kaos.serving import probe
+from kaos.serving.gateway import Gateway, Route, Target
+from kaos.serving.service import ProcessServices, Services, ServiceSpec, last_lines
+
+Prepare = Callable[..., ServiceSpec]
+
+
+@pytest.fixture(params=["process"])
+def services(request: pytest.FixtureRequest) -> Services:
+    return {"process": lambda: ProcessServices(ProcessRuntime())}[request.param]()
+
+
+@pytest.fixture
+def prepare(tmp_path: Path, services: Services) -> Iterator[Prepare]:
+    """Return what makes a service; whatever still runs in the end is ended."""
+    made: list[Path] = []
+
+    def make(answer: str = ANSWER, revision: int = 1, start: float = 0) -> ServiceSpec:
+        directory = tmp_path / "endpoints" / "echo" / f"{revision:06d}"
+        program = directory / "program"
+        write_tree(program, {"serve": SERVE.replace("START", str(start)).replace("ANSWER", answer)})
+        made.append(directory)
+        return ServiceSpec(
+            name="echo",
+            revision=revision,
+            job_id="a" * 32,
+            program=program,
+            model=None,
+            directory=directory,
+            environment=Environment(
+                digest="0" * 64,
+                python=Path(sys.executable),
+                python_version="3.11",
+                lock="",
+                lock_digest="0" * 64,
+                seconds=0,
+                reused=True,
+            ),
+            resources=Resources(),
+            workers=3,
+        )
+
+    yield make
+    for directory in made:
+        services.terminate(directory, 0)
+
+
+def ready(services: Services, spec: ServiceSpec) -> int:
+    port = services.launch(spec)
+    probe.wait_until_ready(port, 20, lambda: None)
+    return port
+
+
+def ask(port: int, body: bytes, path: str = "/invocations", **headers: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        connection.request("POST", path, body=body, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
+
+
+def ended(services: Services, directory: Path) -> bool:
+    status = services.observe(directory)
+    return status is not None and status.state is not RunState.RUNNING
+
+
+def wait(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_service_finds_what_the_contract_says(services: Services, prepare: Prepare) -> None:
+    port = ready(services, prepare())
+    _, variables = ask(port, b"environment")
+    for expected in (
+        f"'PORT': '{port}'",
+        "'WEB_CONCURRENCY': '3'",
+        "'KAOS_REVISION': '1'",
+        "'KAOS_ENDPOINT': 'echo'",
+    ):
+        assert expected in variables
+    assert "KAOS_MODEL" not in variables
+
+
+def test_launching_a_living_service_again_starts_nothing(services: Services, prepare: Prepare) -> None:
+    spec = prepare()
+    port = ready(services, spec)
+    assert services.launch(spec) == services.relaunch(spec.directory) == services.port(spec.directory) == port
+    assert services.observe(spec.directory) is not None
+
+
+def test_a_service_that_died_gets_its_port_again_and_its_logs_stay(
+    services: Services, prepare: Prepare
+) -> None:
+    spec = prepare()
+    port = ready(services, spec)
+    position = services.logs(spec.directory)[1]
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask(port, b"die")
+    wait(lambda: ended(services, spec.directory))
+    status = services.observe(spec.directory)
+    assert status is not None
+    assert status.reason == "exit code 3"
+    assert services.relaunch(spec.directory) == port
+    probe.wait_until_ready(port, 20, lambda: None)
+    assert last_lines(services, spec.directory) == ["serving echo revision 1"] * 2
+    assert services.logs(spec.directory, position)[0] == b"serving echo revision 1\n"
+
+
+def test_only_the_last_logs_are_kept(services: Services, prepare: Prepare) -> None:
+    spec = prepare()
+    for _ in range(6):
+        services.terminate(spec.directory, 0)
+        ready(services, spec)
+    assert len(last_lines(services, spec.directory, 100)) == 4
+
+
+def test_two_services_have_ports_of_their_own(services: Services, prepare: Prepare) -> None:
+    assert services.launch(prepare()) != services.launch(prepare(revision=2))
+
+
+def test_another_program_on_the_port_is_not_the_service(services: Services, prepare: Prepare) -> None:
+    spec = prepare(start=30)
+    port = services.launch(spec)
+    assert not services.listens(spec.directory)
+    with socket.create_server(("127.0.0.1", port)):
+        assert probe.listens(port)
+        assert not services.listens(spec.directory)
+    quick = prepare(revision=2)
+    ready(services, quick)
+    assert services.listens(quick.directory)
+
+
+def test_terminate_lets_go_and_nothing_is_left(services: Services, prepare: Prepare) -> None:
+    spec = prepare()
+    port = ready(services, spec)
+    services.terminate(spec.directory, 1)
+    assert ended(services, spec.directory)
+    assert not probe.listens(port)
+
+
+def test_what_was_never_launched(services: Services, tmp_path: Path) -> None:
+    assert services.observe(tmp_path / "none") is None
+    assert services.port(tmp_path / "none") is None
+    services.terminate(tmp_path / "none", 0)
+    with pytest.raises(FileNotFoundError):
+        services.relaunch(tmp_path / "none")
+
+
+def test_the_sample_request_must_be_answered(services: Services, prepare: Prepare) -> None:
+    port = ready(services, prepare(answer='self.answer(422, "a column is missing")'))
+    with pytest.raises(ServingFailedError, match=r"HTTP 422: a column is missing"):
+        probe.try_sample(port, "test_payload.json", b"{}", 5)
+    with pytest.raises(ServingFailedError, match=r"gave no answer to the sample request test_payload\.json"):
+        probe.try_sample(port, "test_payload.json", b"die", 5)
+    with pytest.raises(ServingFailedError, match=r"within 0.2 s"):
+        probe.wait_until_ready(port, 0.2, lambda: None)
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[tuple[Gateway, int]]:
+    """Return a gateway that runs, and its port."""
+    port = free_port()
+    made = Gateway(tmp_path / "gateway", tmp_path)
+    made.write_config("127.0.0.1", port)
+    with subprocess.Popen(made.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait(made.answers)
+            yield made, port
+        finally:
+            process.kill()
+
+
+def set_routes(gateway: Gateway, **routes: Route) -> None:
+    gateway._apply({name: route.line for name, route in routes.items()})
+
+
+def test_the_gateway_routes_and_shares(
+    gateway: tuple[Gateway, int], services: Services, prepare: Prepare
+) -> None:
+    table, port = gateway
+    first, second = (Target(n, ready(services, prepare(revision=n))) for n in (1, 2))
+    assert ask(port, b"x", "/echo/invocations")[0] == 404
+    set_routes(table, echo=Route(first, 100, 5, None, None, 0))
+    assert ask(port, b"x", "/echo/invocations") == (200, "1 1")
+    set_routes(table, echo=Route(first, 100, 5, None, second, 30))
+    shares = Counter(ask(port, b"x", "/echo/invocations")[1] for _ in range(300))
+    assert 40 < shares["2 1"] < 150
+    set_routes(table, echo=Route(second, 100, 5, None, None, 0))
+    assert {ask(port, b"x", "/echo/invocations")[1] for _ in range(20)} == {"2 1"}
+    set_routes(table)
+    assert ask(port, b"x", "/echo/invocations")[0] == 404
+
+
+def test_a_body_of_unknown_length_is_refused(
+    gateway: tuple[Gateway, int], services: Services, prepare: Prepare
+) -> None:
+    table, port = gateway
+    set_routes(table, echo=Route(Target(1, ready(services, prepare())), 100, 5, None, None, 0))
+    request = (
+        "POST /echo/invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(request.encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 411 ")
+
+
+def test_names_in_a_path_cannot_break_the_answer(gateway: tuple[Gateway, int]) -> None:
+    _, port = gateway
+    for name in ('a"b', "a%22b", "a\\b", "%[var(x)]"):
+        status, text = ask(port, b"x", f"/{name}/invocations")
+        assert status == 404
+        assert "There is no endpoint" in json.loads(text)["error"]
