@@ -23,7 +23,11 @@ run kaos train deploy -s templates/mnist/model-train -d templates/mnist/data --w
 run kaos train list -n 5
 run kaos train info -i 0 -s accuracy_test
 run kaos train get -i 0 -c -d -m
-model=$(kaos train best -i 0 -s accuracy_test)
+run kaos train deploy -h templates/mnist/hyperopt/params.json --samples 4 --wait
+run kaos train list -n 2
+run kaos train info -i 0 -s accuracy_validation
+run kaos train best -i 0 -s accuracy_validation
+model=$(kaos train best -i 0 -s accuracy_validation)
 run kaos serve deploy -s templates/mnist/model-serve -m "$model" -n serve-mnist-demo --wait
 run kaos serve list
 url=$(kaos serve info -e serve-mnist-demo -o json | sed -n 's/^  "url": "\(.*\)",$/\1/p')
