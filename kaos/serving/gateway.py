@@ -53,7 +53,7 @@ class Gateway:
             "CONTROL": _quoted(self.control),
             "LOG": _quoted(self.log),
             "METRICS": _quoted(self.metrics),
-            # Below the directory of the command line: no quoting gets every path into the brackets of `map()`.
+            # Below the directory of the command line: no quoting gets any path into the brackets of `map()`.
             "TABLE": self.table.name,
         }
         text = (files("kaos.serving") / "haproxy.cfg").read_text()
