@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 _PING_SECONDS = 1.0
 _SHOWN_REVISIONS = 10
 _SHOWN_LINES = 15
+_LONGEST_LINE = 1 << 20
 _REFUSED = "-"
 
 
@@ -305,10 +306,14 @@ def logs(workspace: WorkspaceCatalog, name: str, number: int | None, position: s
     ended = endpoint.killed_at is not None or (status is None and outcome is not None)
     chunk, after = running.logs(directory, position)
     lines = chunk.decode(errors="replace").split("\n")
-    if lines[-1] and len(chunk) < 1 << 20:  # half a line: the rest comes with the next ones
+    half = len(chunk.rpartition(b"\n")[2])
+    if half:
         generation, _, offset = after.partition(":")
-        half = len(chunk.rpartition(b"\n")[2])
-        after = f"{generation}:{int(offset) - half}"
+        more = running.logs(directory, after)[1].partition(":")[0] == generation
+        if more and half < _LONGEST_LINE:  # the rest comes with the next ones
+            after = f"{generation}:{int(offset) - half}"
+        else:  # a life that ended in the middle of a line, or a line without end
+            lines.append("")
     return LogChunk(lines=lines[:-1], position=after, ended=ended)
 
 

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -100,7 +101,10 @@ class Endpoint:
         connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
         try:
             target = f"/{self.name}/{path}"
-            connection.request(method, target, body=body if method == "POST" else None, headers=headers or {})
+            with suppress(BrokenPipeError, ConnectionResetError):  # refused before all of it was sent
+                connection.request(
+                    method, target, body=body if method == "POST" else None, headers=headers or {}
+                )
             response = connection.getresponse()
             return response.status, response.read().decode()
         finally:
