@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow import __version__ as airflow_version
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from kaos.errors import KaosError
 from kaos.job import JobOutcome, JobState, Stage
+from kaos.lineage import AirflowRun
 from kaos_operators.hook import open_job
 from kaos_operators.links import JobLink, job_page
 
@@ -70,3 +72,17 @@ class KaosOperator(BaseOperator):
                 ended_at=datetime.now(UTC),
             )
         )
+
+
+def airflow_run(context: Context) -> AirflowRun:
+    """Return where in Airflow a task runs, for the record of what it makes."""
+    ti = context["ti"]
+    return AirflowRun(
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=ti.map_index if ti.map_index is not None else -1,
+        try_number=ti.try_number,
+        bundle_version=getattr(getattr(ti, "bundle_instance", None), "version", None),
+        airflow_version=airflow_version,
+    )

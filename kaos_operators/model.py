@@ -7,13 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow import __version__ as airflow_version
-
 from kaos.errors import TrainingFailedError
 from kaos.job import JobOutcome, JobState, Trial
-from kaos.lineage import AirflowRun, BuildRecord
+from kaos.lineage import BuildRecord
 from kaos.model import JobSummary, ModelRecord, TrialSummary
-from kaos_operators.base import KaosOperator
+from kaos_operators.base import KaosOperator, airflow_run
 from kaos_operators.train import model_metrics
 
 if TYPE_CHECKING:
@@ -82,7 +80,6 @@ class RegisterModelOperator(KaosOperator):
     ) -> ModelRecord:
         digest = record.model or ""
         tree = workspace.output_tree(digest)
-        ti = context["ti"]
         model = ModelRecord(
             model_id=ids[digest],
             digest=digest,
@@ -93,15 +90,7 @@ class RegisterModelOperator(KaosOperator):
             trial=Trial(index=record.index, name=record.name, params=record.params),
             build=BuildRecord.model_validate(self.environment),
             run=record,
-            airflow=AirflowRun(
-                dag_id=ti.dag_id,
-                run_id=ti.run_id,
-                task_id=ti.task_id,
-                map_index=ti.map_index if ti.map_index is not None else -1,
-                try_number=ti.try_number,
-                bundle_version=getattr(getattr(ti, "bundle_instance", None), "version", None),
-                airflow_version=airflow_version,
-            ),
+            airflow=airflow_run(context),
             metrics=model_metrics(tree, workspace.store.objects, self.log.warning),
             created_at=record.ended_at,
         )

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow import __version__ as airflow_version
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from kaos.catalog import Catalog
 from kaos.endpoint import Endpoint, RevisionRecord, ServeDocument, sample_of
 from kaos.errors import ConflictError, KaosError, ServingFailedError
-from kaos.lineage import AirflowRun, BuildRecord, small
+from kaos.lineage import BuildRecord, small
 from kaos.runtime.base import RunState
 from kaos.serving import prepare, probe
 from kaos.serving.records import Endpoints
 from kaos.serving.service import last_lines
+from kaos_operators.base import airflow_run
 from kaos_operators.hook import configured_store, gateway, work_directory
 
 if TYPE_CHECKING:
@@ -203,7 +203,6 @@ class RegisterEndpointOperator(ServeOperator):
 
     def work(self, document: ServeDocument, context: Context) -> dict[str, Any]:
         """Return the digest of the record."""
-        ti = context["ti"]
         status = prepare.services(document.runtime).observe(self.directory(document))
         digest = self.records.add_record(
             RevisionRecord(
@@ -213,15 +212,7 @@ class RegisterEndpointOperator(ServeOperator):
                 sample=self.probed["sample"],
                 limits=status.limits if status is not None else "",
                 started_seconds=self.probed["seconds"],
-                airflow=AirflowRun(
-                    dag_id=ti.dag_id,
-                    run_id=ti.run_id,
-                    task_id=ti.task_id,
-                    map_index=ti.map_index if ti.map_index is not None else -1,
-                    try_number=ti.try_number,
-                    bundle_version=getattr(getattr(ti, "bundle_instance", None), "version", None),
-                    airflow_version=airflow_version,
-                ),
+                airflow=airflow_run(context),
                 created_at=datetime.now(UTC),
             )
         )

@@ -26,3 +26,14 @@ def exclusive(path: Path, log: Callable[[str], None], what: str) -> Iterator[int
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[int]:
+    """Hold a lock between processes."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)

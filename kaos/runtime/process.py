@@ -5,15 +5,14 @@ Its records are files in the run's directory, none are in memory: any process ca
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import kaos
@@ -21,6 +20,7 @@ from kaos.errors import ConflictError, KaosError
 from kaos.resources import show_memory
 from kaos.runtime import proctree, spawn, wrapper
 from kaos.runtime.base import Environment, RunSpec, RunState, RunStatus, Runtime
+from kaos.runtime.exclusive import locked
 from kaos.runtime.records import Handle, Record, group_of, observe, process_of, read
 from kaos.runtime.userenv import INSTANCE, user_environment
 
@@ -38,7 +38,7 @@ class ProcessRuntime(Runtime):
         """
         directory = spec.directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _locked(directory / "lock") as lock:
+        with locked(directory / "lock") as lock:
             before = read(directory / wrapper.LAUNCH)
             if before is not None:
                 handle = Handle(directory=directory, key=before["key"])
@@ -190,16 +190,6 @@ def _find(run: Handle, record: Record | None) -> set[int]:
     if script is not None and script.alive:
         found |= {script.pid} | proctree.descendants(script.pid)
     return found
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _until(done: Callable[[], bool], seconds: float) -> None:

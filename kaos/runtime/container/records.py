@@ -12,12 +12,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -110,14 +107,3 @@ def describe(code: int, memory: str) -> str:
 def moment(text: str | None) -> datetime | None:
     """Return the time that a record holds."""
     return datetime.fromisoformat(text) if text else None
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[int]:
-    """Hold a lock between processes."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -29,6 +29,7 @@ from kaos.runtime.container.engine import (
 )
 from kaos.runtime.container.records import Handle
 from kaos.runtime.container.script import interpreter, trouble
+from kaos.runtime.exclusive import locked
 from kaos.runtime.userenv import INSTANCE
 
 LABEL = "kaos"
@@ -68,7 +69,7 @@ class ContainerRuntime(Runtime):
         """
         directory = spec.directory
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with records.locked(directory / records.LOCK):
+        with locked(directory / records.LOCK):
             before = self.find(directory)
             if before is not None:
                 if self.observe(before).state is RunState.RUNNING:
