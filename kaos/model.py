@@ -44,6 +44,39 @@ class ModelRecord(Value):
     created_at: datetime
 
 
+class ImportRecord(Value):
+    """A model that was not trained here: its content, and who brought it.
+
+    :param model_id: ``<name>:<beginning of the digest>``
+    """
+
+    model_id: str
+    name: str
+    digest: str
+    files: int
+    size: int
+    imported_by: str
+    imported_at: datetime
+
+
+class TagMove(Value):
+    """A tag was given to a model, or taken away.
+
+    :param name: the tag
+    :param model_id: that it names since then; None once it was taken away
+    :param by: who did it: a user, or what acted for one
+    :param why: for people; empty if nobody said
+    :param before: digest of the move before this one, an object in the store; None of the first
+    """
+
+    name: str
+    model_id: str | None
+    by: str
+    at: datetime
+    why: str = ""
+    before: str | None = None
+
+
 class TrialSummary(Value):
     """A trial in one line of a job's summary.
 

@@ -58,6 +58,14 @@ def check_model(name: str) -> str:
     return _check_slug("model", name)
 
 
+def check_tag(name: str) -> str:
+    """Return `name` if it can be a model's tag.
+
+    :raises InvalidNameError: it cannot
+    """
+    return _check_slug("tag", name)
+
+
 def _check_slug(kind: str, name: str) -> str:
     if not _SLUG.fullmatch(name):
         raise InvalidNameError(kind, name, _SLUG_RULE)

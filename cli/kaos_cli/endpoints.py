@@ -1,4 +1,4 @@
-"""The operations on endpoints, and on models from elsewhere."""
+"""The operations on endpoints."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from kaos.schema.endpoint import (
     EndpointInfo,
     EndpointList,
     EndpointTurned,
-    ImportedModel,
-    ImportedModels,
-    ModelImport,
     RevisionInfo,
 )
 from kaos.schema.job import LogChunk, StageState
@@ -73,15 +70,6 @@ class EndpointsClient(Client):
     def kill(self, name: str) -> None:
         """End one."""
         self.connection.call("DELETE", f"/kaos/api/v1{self._one(name)}")
-
-    def import_model(self, name: str, digest: str) -> ImportedModel:
-        """Record a committed bundle as a model."""
-        body = ModelImport(name=name, digest=digest)
-        return self._call(ImportedModel, "POST", f"{self._at}/imports", body=body)
-
-    def imports(self) -> ImportedModels:
-        """Return the models that were not trained here."""
-        return self._get(ImportedModels, f"{self._at}/imports")
 
     def _one(self, name: str) -> str:
         return f"{self._at}/endpoints/{quote(check_endpoint(name), safe='')}"

@@ -144,28 +144,3 @@ class EndpointTurned(Value):
     name: str
     revision: int
     waiting: bool
-
-
-class ModelImport(Value):
-    """A directory of a model that was not trained here, already committed as a bundle."""
-
-    name: str
-    digest: str
-
-
-class ImportedModel(Value):
-    """An imported model."""
-
-    model_id: str
-    name: str
-    digest: str
-    files: int
-    size: int
-    imported_by: str
-    imported_at: datetime
-
-
-class ImportedModels(Value):
-    """The imported models of a workspace."""
-
-    models: list[ImportedModel]

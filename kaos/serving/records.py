@@ -8,7 +8,6 @@ The refs::
     workspaces/<workspace>/served/<name>/<number>     digest of the RevisionRecord, once it was routed
     workspaces/<workspace>/ends/<name>/<number>       the RevisionOutcome of its deploy
     workspaces/<workspace>/changes/<name>/<id>        a Change
-    workspaces/<workspace>/imports/<model_id>         digest of the ImportRecord of a model from elsewhere
 """
 
 from __future__ import annotations
@@ -16,12 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from kaos.bundle import Tree
 from kaos.catalog import Catalog, WorkspaceCatalog
 from kaos.endpoint import (
     Change,
     Endpoint,
-    ModelPin,
     RevisionOutcome,
     RevisionRecord,
     ServeDocument,
@@ -29,31 +26,14 @@ from kaos.endpoint import (
 )
 from kaos.errors import AlreadyExistsError, ConflictError, UnknownNameError
 from kaos.job import new_job_id
-from kaos.model import short_model
-from kaos.names import check_endpoint, check_model
+from kaos.names import check_endpoint
 from kaos.store import Store
-from kaos.value import Value
 
 _ATTEMPTS = 100
 
 
-class ImportRecord(Value):
-    """A model that was not trained here: its content, and who brought it.
-
-    :param model_id: ``<name>:<beginning of the digest>``
-    """
-
-    model_id: str
-    name: str
-    digest: str
-    files: int
-    size: int
-    imported_by: str
-    imported_at: datetime
-
-
 class Endpoints:
-    """The endpoints of one workspace, and the models that they serve."""
+    """The endpoints of one workspace."""
 
     def __init__(self, workspace: WorkspaceCatalog) -> None:
         self.workspace = workspace
@@ -217,59 +197,6 @@ class Endpoints:
         names = self.store.refs.names(f"{self._at}/changes/{name}")
         return [Change.parse(ref.value) for each in names if (ref := self.store.refs.get(each))]
 
-    # -- models ------------------------------------------------------------------------------------------
-
-    def model(self, model_id: str) -> ModelPin:
-        """Return a model of the workspace, trained or imported.
-
-        :raises UnknownNameError: there is no such model
-        """
-        ref = self.store.refs.get(f"{self._at}/imports/{model_id}") if _is_plain(model_id) else None
-        if ref is not None:
-            found = ImportRecord.parse(self.store.objects.get(ref.value.decode()))
-            return ModelPin(
-                model_id=model_id,
-                digest=found.digest,
-                files=found.files,
-                size=found.size,
-                author=found.imported_by,
-            )
-        if not _is_plain(model_id) or model_id not in self.workspace.model_ids():
-            known = [*self.workspace.model_ids(), *(each.model_id for each in self.imports())]
-            raise UnknownNameError("model", model_id, known, "See kaos train info, kaos model list.")
-        record = self.workspace.model_records(model_id)[0]
-        return ModelPin(
-            model_id=model_id,
-            digest=record.digest,
-            files=record.files,
-            size=record.size,
-            author=record.job.author,
-        )
-
-    def add_import(self, name: str, tree: Tree, user: str) -> ImportRecord:
-        """Record a model that was not trained here; the same content again is the same model."""
-        known = [each.digest for each in self.imports() if each.name == check_model(name)]
-        record = ImportRecord(
-            model_id=f"{name}:{short_model(tree.digest, known)}",
-            name=name,
-            digest=tree.digest,
-            files=len(list(tree.files)),
-            size=tree.size,
-            imported_by=user,
-            imported_at=datetime.now(UTC),
-        )
-        digest = self.store.objects.put(record.encode())
-        self.store.refs.create(f"{self._at}/imports/{record.model_id}", digest.encode())
-        ref = self.store.refs.get(f"{self._at}/imports/{record.model_id}")
-        return ImportRecord.parse(self.store.objects.get(ref.value.decode())) if ref else record
-
-    def imports(self) -> Iterator[ImportRecord]:
-        """Iterate over the imported models, sorted by id."""
-        for name in self.store.refs.names(f"{self._at}/imports"):
-            ref = self.store.refs.get(name)
-            if ref is not None:
-                yield ImportRecord.parse(self.store.objects.get(ref.value.decode()))
-
 
 class Names:
     """The names of all endpoints of a store that were not killed."""
@@ -294,7 +221,3 @@ class Names:
                 continue
             if found is not None and found.killed_at is None:
                 yield records, found
-
-
-def _is_plain(model_id: str) -> bool:
-    return bool(model_id) and "/" not in model_id and not model_id.startswith(".") and " " not in model_id

@@ -23,6 +23,7 @@ from kaos.endpoint import (
 )
 from kaos.errors import ConflictError, InvalidInputError, KaosError, UnknownNameError
 from kaos.job import BundlePin, Definition, new_job_id
+from kaos.models import Models
 from kaos.names import check_endpoint, dag_id
 from kaos.resources import Resources
 from kaos.runtime.base import RunState
@@ -69,7 +70,7 @@ def deploy(workspace: WorkspaceCatalog, body: EndpointDeploy, user: str, db: Ses
     code = _code(workspace, body, before)
     tree = workspace.tree(code.digest)
     check_source(tree, SERVE_SCRIPT)
-    model = records.model(body.model_id) if body.model_id else (before.model if before else None)
+    model = Models(workspace).pin(body.model_id) if body.model_id else (before.model if before else None)
     source = code
     if model is not None:
         whole = beside(tree, workspace.tree(model.digest))

@@ -99,6 +99,12 @@ def test_an_imported_model_is_served(kaos: Kaos, tmp_path: Path) -> None:
     assert endpoint.ask() == (200, "from elsewhere" * 2)
     (listed,) = kaos.json("model", "list")
     assert listed["imported_by"]
+    kaos.run("model", "tag", model_id, "production", "--why", "the first one")
+    kaos.run("serve", "update", "-e", endpoint.name, "-m", "production", "--wait")
+    assert kaos.json("serve", "info", "-e", endpoint.name)["revisions"][0]["model"]["model_id"] == model_id
+    kaos.run("model", "untag", "production")
+    assert [each["model_id"] for each in kaos.json("model", "tags", "production")] == [None, model_id]
+    assert "production" in kaos.run("serve", "update", "-e", endpoint.name, "-m", "production", code=3).stderr
 
 
 def test_swaps_and_rollbacks_under_load_fail_no_request(endpoint: Endpoint, tmp_path: Path) -> None:

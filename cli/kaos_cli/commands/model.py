@@ -1,4 +1,4 @@
-"""`kaos model`: models that were not trained here."""
+"""`kaos model`: models that were not trained here, and tags that name models."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from kaos.names import check_model
+from kaos.names import check_model, check_tag
 from kaos_cli.client import connect
 from kaos_cli.config import current_workspace, load_config
-from kaos_cli.endpoints import EndpointsClient
+from kaos_cli.models import ModelsClient
 from kaos_cli.output import OutputOption, done, print_json, print_table, progress_bar, say, show_time
 
 
 @click.group()
 def model() -> None:
-    """Bring models from elsewhere."""
+    """Bring models from elsewhere, and tag models."""
 
 
 @model.command("import")
@@ -36,7 +36,7 @@ def import_model(directory: Path, name: str, output: str) -> None:
 
     check_model(name)
     config = load_config()
-    client = EndpointsClient(connect(config).connection, current_workspace(config))
+    client = ModelsClient(connect(config).connection, current_workspace(config))
     workspace = client.workspace(client.workspace_name)
     walked = walk(directory)
     target = target_of(workspace)
@@ -63,8 +63,7 @@ def list_models(output: str) -> None:
     Example:
         kaos model list
     """
-    config = load_config()
-    found = EndpointsClient(connect(config).connection, current_workspace(config)).imports().models
+    found = _models().imports().models
     if output == "json":
         print_json([each.model_dump(mode="json") for each in found])
     elif found:
@@ -75,3 +74,70 @@ def list_models(output: str) -> None:
         print_table(["model_id", "files", "bytes", "imported_at", "imported by"], rows, title="IMPORTED")
     else:
         say("No model was imported yet: kaos model import DIRECTORY --name NAME")
+
+
+@model.command("tag")
+@click.argument("model_id")
+@click.argument("tag")
+@click.option("--why", default="", help="Kept with the move, for people.")
+@OutputOption
+def tag_model(model_id: str, tag: str, why: str, output: str) -> None:
+    """Let TAG name the model MODEL_ID from now on.
+
+    A tag can be given wherever a model id can; each of its moves is recorded.
+
+    \b
+    Example:
+        kaos model tag e23a2_9fd9d:b82151 production
+    """
+    check_tag(tag)
+    move = _models().tag(tag, model_id, why)
+    if output == "json":
+        print_json(move.model_dump(mode="json"))
+    else:
+        done(f"{tag} names {move.model_id}")
+
+
+@model.command("untag")
+@click.argument("tag")
+@click.option("--why", default="", help="Kept with the move, for people.")
+def untag_model(tag: str, why: str) -> None:
+    """Take TAG away from its model. What it has named stays recorded.
+
+    \b
+    Example:
+        kaos model untag production
+    """
+    check_tag(tag)
+    _models().untag(tag, why)
+    done(f"{tag} names no model")
+
+
+@model.command("tags")
+@click.argument("tag", required=False)
+@OutputOption
+def list_tags(tag: str | None, output: str) -> None:
+    """List tags, or the models TAG has named.
+
+    \b
+    Example:
+        kaos model tags production
+    """
+    if tag is not None:
+        check_tag(tag)
+    found = (_models().tags() if tag is None else _models().tag_moves(tag)).moves
+    if output == "json":
+        print_json([each.model_dump(mode="json") for each in found])
+    elif found:
+        rows = [
+            (each.name, each.model_id or "✗", show_time(each.at), each.by, each.why or "✗") for each in found
+        ]
+        title = "TAGS" if tag is None else f"MOVES OF {tag}"
+        print_table(["tag", "model_id", "since", "by", "why"], rows, title=title)
+    else:
+        say("No model has a tag yet: kaos model tag MODEL_ID TAG")
+
+
+def _models() -> ModelsClient:
+    config = load_config()
+    return ModelsClient(connect(config).connection, current_workspace(config))

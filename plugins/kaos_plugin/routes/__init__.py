@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from kaos_plugin.routes import bundles, deploys, endpoints, jobs, pages, server, workspaces
+from kaos_plugin.routes import bundles, deploys, endpoints, jobs, models, pages, server, workspaces
 
 api_router = APIRouter(prefix="/api/v1")
-for module in (server, workspaces, bundles, deploys, jobs, endpoints):
+for module in (server, workspaces, bundles, deploys, jobs, models, endpoints):
     api_router.include_router(module.router)
 
 ui_router = pages.router

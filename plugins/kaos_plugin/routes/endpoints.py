@@ -1,4 +1,4 @@
-"""Endpoints: deployed, listed, shown, turned back, ended; and models from elsewhere."""
+"""Endpoints: deployed, listed, shown, turned back, ended."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from kaos.schema.endpoint import (
     EndpointInfo,
     EndpointList,
     EndpointTurned,
-    ImportedModel,
-    ImportedModels,
-    ModelImport,
     RevisionInfo,
 )
 from kaos.schema.job import LogChunk, StageState
@@ -109,20 +106,3 @@ def promote_endpoint(workspace: Deployable, name: Name, user: User) -> EndpointT
 def kill_endpoint(workspace: Deployable, name: Name, user: User, session: SessionDep) -> None:
     """End an endpoint with all its revisions; its records stay."""
     endpoints.kill(Endpoints(workspace), name, user.get_name(), session)
-
-
-@router.get("/imports")
-def list_imports(workspace: Readable) -> ImportedModels:
-    """Return the models that were not trained here."""
-    records = Endpoints(workspace)
-    return ImportedModels(
-        models=[ImportedModel.model_validate(each.model_dump()) for each in records.imports()]
-    )
-
-
-@router.post("/imports", status_code=status.HTTP_201_CREATED)
-def import_model(workspace: Deployable, body: ModelImport, user: User) -> ImportedModel:
-    """Record a committed bundle as a model."""
-    records = Endpoints(workspace)
-    record = records.add_import(body.name, workspace.tree(body.digest), user.get_name())
-    return ImportedModel.model_validate(record.model_dump())

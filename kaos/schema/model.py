@@ -1,0 +1,38 @@
+"""Models from elsewhere, and tags."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from kaos.model import ImportRecord, TagMove
+from kaos.value import Value
+
+
+class ModelImport(Value):
+    """A directory of a model that was not trained here, already committed as a bundle."""
+
+    name: str
+    digest: str
+
+
+class ImportedModels(Value):
+    """The imported models of a workspace."""
+
+    models: list[ImportRecord]
+
+
+class TagChange(Value):
+    """A model that a tag shall name.
+
+    :param model_id: its id, or another tag that names it
+    :param why: for people
+    """
+
+    model_id: str
+    why: str = Field(default="", max_length=500)
+
+
+class ModelTags(Value):
+    """Moves of tags: the last of each, or all of one."""
+
+    moves: list[TagMove]
