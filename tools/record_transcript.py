@@ -14,8 +14,8 @@ END = "<!-- transcript end -->\n"
 def main() -> None:
     """Replace the transcript; the password and the temporary directory are not for the public."""
     text = sys.stdin.read()
-    text = re.sub(r"(password +)\S+", r"\1********", text)
-    text = re.sub(r"(state +)\S+", r"\1~/.kaos", text)
+    text = re.sub(r"^(  password +)\S+", r"\1********", text, flags=re.MULTILINE)
+    text = re.sub(r"^(  state +)\S+", r"\1~/.kaos", text, flags=re.MULTILINE)
     text = re.sub(r"/\S*kaos-demo\.\w+/", "", text)
     text = re.sub(r"^PostgreSQL does not run as root.*\n", "", text, flags=re.MULTILINE)
     head, _, rest = README.read_text().partition(BEGIN)
