@@ -77,6 +77,26 @@ class TagMove(Value):
     before: str | None = None
 
 
+class ListedModel(Value):
+    """A model in a list.
+
+    :param digest: of its tree
+    :param job_id: that made it, None if it was imported
+    :param by: who deployed the job, or imported the model
+    :param at: when that ended
+    :param tags: that name it
+    """
+
+    model_id: str
+    digest: str
+    files: int
+    size: int
+    job_id: str | None
+    by: str
+    at: datetime
+    tags: list[str] = Field(default_factory=list)
+
+
 class TrialSummary(Value):
     """A trial in one line of a job's summary.
 

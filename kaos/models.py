@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from heapq import merge
+from operator import attrgetter
 
 from kaos.bundle import Tree
 from kaos.catalog import WorkspaceCatalog
 from kaos.endpoint import ModelPin
 from kaos.errors import ConflictError, UnknownNameError
-from kaos.model import ImportRecord, TagMove, short_model
+from kaos.model import ImportRecord, ListedModel, TagMove, short_model
 from kaos.names import check_model, check_tag
 
 _ATTEMPTS = 100
@@ -60,6 +62,31 @@ class Models:
             size=record.size,
             author=record.job.author,
         )
+
+    def newest(self) -> Iterator[ListedModel]:
+        """Iterate over the models that jobs made and people imported, the newest first.
+
+        A model that came out of several trials of a job is one; of several jobs it is one for each.
+        """
+        imported = sorted(map(_listed, self.imports()), key=attrgetter("at"), reverse=True)
+        yield from merge(imported, self._trained(), key=attrgetter("at"), reverse=True)
+
+    def _trained(self) -> Iterator[ListedModel]:
+        for job_id in reversed(self.workspace.job_ids()):
+            outcome = self.workspace.outcome(job_id)
+            if outcome is None:
+                continue
+            for model_id in dict.fromkeys(outcome.models):
+                record = self.workspace.model_records(model_id)[0]
+                yield ListedModel(
+                    model_id=model_id,
+                    digest=record.digest,
+                    files=record.files,
+                    size=record.size,
+                    job_id=job_id,
+                    by=record.job.author,
+                    at=outcome.ended_at,
+                )
 
     # -- models from elsewhere ---------------------------------------------------------------------------
 
@@ -150,6 +177,18 @@ class Models:
 
     def _move(self, digest: bytes) -> TagMove:
         return TagMove.parse(self.store.objects.get(digest.decode()))
+
+
+def _listed(record: ImportRecord) -> ListedModel:
+    return ListedModel(
+        model_id=record.model_id,
+        digest=record.digest,
+        files=record.files,
+        size=record.size,
+        job_id=None,
+        by=record.imported_by,
+        at=record.imported_at,
+    )
 
 
 def _is_plain(name: str) -> bool:

@@ -61,6 +61,13 @@ def test_what_is_no_model_gets_no_tag() -> None:
     assert found.tags() == []
 
 
+def test_models_are_listed_the_newest_first() -> None:
+    found = models()
+    ids = [add(found, name) for name in ("b", "a", "c")]
+    assert [each.model_id for each in found.newest()] == ids[::-1]
+    assert {each.job_id for each in found.newest()} == {None}
+
+
 @given(st.lists(st.sampled_from(["one", "two", None]), max_size=12))
 def test_the_moves_of_a_tag_are_those_that_changed_it(steps: list[str | None]) -> None:
     found = models()

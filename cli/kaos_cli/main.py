@@ -21,7 +21,7 @@ COMMANDS = {
     "template": ("template", "Get a working example to start from."),
     "train": ("train", "Train models, watch them, and get everything back."),
     "serve": ("serve", "Serve models behind stable URLs."),
-    "model": ("model", "Bring models from elsewhere, and tag models."),
+    "model": ("model", "List and tag models, and bring some from elsewhere."),
     "bundle": ("bundle", "Show a bundle's digest, and check the store."),
 }
 """Each command with its module in `kaos_cli.commands` and its line in `kaos --help`; a test compares."""

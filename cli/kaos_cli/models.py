@@ -1,4 +1,4 @@
-"""The operations on models from elsewhere and on tags."""
+"""The operations on models and tags."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from kaos.model import ImportRecord, TagMove
 from kaos.names import check_tag, check_workspace
-from kaos.schema.model import ImportedModels, ModelImport, ModelTags, TagChange
+from kaos.schema.model import ModelImport, ModelList, ModelTags, TagChange
 from kaos_cli.client import Client, Connection
 
 
@@ -23,9 +23,9 @@ class ModelsClient(Client):
         body = ModelImport(name=name, digest=digest)
         return self._call(ImportRecord, "POST", f"{self._at}/imports", body=body)
 
-    def imports(self) -> ImportedModels:
-        """Return the models that were not trained here."""
-        return self._get(ImportedModels, f"{self._at}/imports")
+    def list(self, limit: int) -> ModelList:
+        """Return the newest models."""
+        return self._get(ModelList, f"{self._at}/models", limit=limit)
 
     def tags(self) -> ModelTags:
         """Return the tags, each with its last move."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from kaos.model import ImportRecord, TagMove
+from kaos.model import ListedModel, TagMove
 from kaos.value import Value
 
 
@@ -15,10 +15,10 @@ class ModelImport(Value):
     digest: str
 
 
-class ImportedModels(Value):
-    """The imported models of a workspace."""
+class ModelList(Value):
+    """Models of a workspace, the newest first."""
 
-    models: list[ImportRecord]
+    models: list[ListedModel]
 
 
 class TagChange(Value):

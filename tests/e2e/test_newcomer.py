@@ -127,6 +127,12 @@ def test_info_shows_what_made_the_model(session: Session):
     assert cells[2][1:3] == [f"Path: {source}", f"Path: {data}"]
 
 
+def test_the_model_is_listed_with_its_job(session: Session):
+    (model,) = session.user.json("model", "list")
+    assert model["job_id"] == session.job_id
+    assert model["model_id"] in session.user.run("model", "list").stdout
+
+
 def test_a_metric_becomes_the_score(session: Session):
     out = session.user.run("train", "info", "-j", session.job_id, "-s", "accuracy_test").stdout
     assert "Score" in out

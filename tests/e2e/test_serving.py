@@ -97,9 +97,9 @@ def test_an_imported_model_is_served(kaos: Kaos, tmp_path: Path) -> None:
     answer = 'self.answer(200, (model / "model.txt").read_text() + open("model.txt").read())'
     endpoint = Endpoint.deploy(kaos, write_serve(tmp_path / "serve", answer=answer), "-m", model_id)
     assert endpoint.ask() == (200, "from elsewhere" * 2)
-    (listed,) = kaos.json("model", "list")
-    assert listed["imported_by"]
     kaos.run("model", "tag", model_id, "production", "--why", "the first one")
+    (listed,) = kaos.json("model", "list")
+    assert (listed["model_id"], listed["job_id"], listed["tags"]) == (model_id, None, ["production"])
     kaos.run("serve", "update", "-e", endpoint.name, "-m", "production", "--wait")
     assert kaos.json("serve", "info", "-e", endpoint.name)["revisions"][0]["model"]["model_id"] == model_id
     kaos.run("model", "untag", "production")

@@ -1,4 +1,4 @@
-"""`kaos model`: models that were not trained here, and tags that name models."""
+"""`kaos model`: the models of a workspace, those from elsewhere among them, and their tags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kaos_cli.output import OutputOption, done, print_json, print_table, progres
 
 @click.group()
 def model() -> None:
-    """Bring models from elsewhere, and tag models."""
+    """List and tag models, and bring some from elsewhere."""
 
 
 @model.command("import")
@@ -55,25 +55,33 @@ def import_model(directory: Path, name: str, output: str) -> None:
 
 
 @model.command("list")
+@click.option("-n", "number", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many.")
 @OutputOption
-def list_models(output: str) -> None:
-    """List the imported models of the workspace.
+def list_models(number: int, output: str) -> None:
+    """List the models of the workspace.
 
     \b
     Example:
         kaos model list
     """
-    found = _models().imports().models
+    found = _models().list(number).models
     if output == "json":
         print_json([each.model_dump(mode="json") for each in found])
     elif found:
         rows = [
-            (each.model_id, each.files, each.size, show_time(each.imported_at), each.imported_by)
-            for each in found
+            (
+                index,
+                each.model_id,
+                each.job_id or "imported",
+                show_time(each.at),
+                each.by,
+                ", ".join(each.tags) or "✗",
+            )
+            for index, each in enumerate(found)
         ]
-        print_table(["model_id", "files", "bytes", "imported_at", "imported by"], rows, title="IMPORTED")
+        print_table(["ind", "model_id", "from", "created_at", "user", "tags"], rows, title="MODELS")
     else:
-        say("No model was imported yet: kaos model import DIRECTORY --name NAME")
+        say("There is no model yet: kaos train deploy, or kaos model import DIRECTORY --name NAME")
 
 
 @model.command("tag")

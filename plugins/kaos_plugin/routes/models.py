@@ -1,14 +1,15 @@
-"""Models: those from elsewhere, and the tags."""
+"""Models: all of them, those from elsewhere, and the tags."""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, status
 
 from kaos.model import ImportRecord, TagMove
 from kaos.models import Models
-from kaos.schema.model import ImportedModels, ModelImport, ModelTags, TagChange
+from kaos.schema.model import ModelImport, ModelList, ModelTags, TagChange
 from kaos_plugin.auth import Deployable, Readable, User
 
 router = APIRouter(prefix="/workspaces/{workspace}", tags=["models"])
@@ -16,10 +17,23 @@ router = APIRouter(prefix="/workspaces/{workspace}", tags=["models"])
 Tag = Annotated[str, Path(description="name of the tag")]
 
 
-@router.get("/imports")
-def list_imports(workspace: Readable) -> ImportedModels:
-    """Return the models that were not trained here."""
-    return ImportedModels(models=list(Models(workspace).imports()))
+@router.get("/models")
+def list_models(
+    workspace: Readable,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 20,
+    offset: Annotated[int, Query(ge=0)] = 0,
+) -> ModelList:
+    """Return models with their tags, the newest first."""
+    models = Models(workspace)
+    tags: dict[str, list[str]] = {}
+    for move in models.tags():
+        tags.setdefault(move.model_id or "", []).append(move.name)
+    return ModelList(
+        models=[
+            each.model_copy(update={"tags": tags.get(each.model_id, [])})
+            for each in islice(models.newest(), offset, offset + limit)
+        ]
+    )
 
 
 @router.post("/imports", status_code=status.HTTP_201_CREATED)
