@@ -70,6 +70,7 @@ class ServeDocument(Value):
     :param code: the code as it was submitted
     :param model: None for an endpoint without a model of kaos
     :param workers: processes or threads, as `serve` understands it; None leaves it to `serve`
+    :param no_cache: build an image with none of its layers from before
     :param canary: percent of the requests, until it is promoted; None takes all
     """
 
@@ -88,6 +89,7 @@ class ServeDocument(Value):
     resources: Resources = Resources()
     workers: int | None = None
     runtime: str
+    no_cache: bool = False
     canary: int | None = None
     limits: Limits = Limits()
     author: str

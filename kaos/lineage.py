@@ -100,7 +100,8 @@ class ImageRecord(Value):
     :param bases: what its Dockerfile's FROM lines name
     :param user: the user it asks for, empty for root
     :param workdir: its working directory
-    :param train: where its `train` is, empty if it has its own entry point
+    :param train: where its `train` is, empty if it has its own entry point, or is not for training
+    :param serve: where its `serve` is, in the same way
     :param variables: names of the variables that it sets
     """
 
@@ -113,12 +114,21 @@ class ImageRecord(Value):
     user: str = ""
     workdir: str = "/"
     train: str = ""
+    serve: str = ""
     variables: tuple[str, ...] = ()
 
     @property
     def pinned(self) -> str:
         """Return what any machine can pull it by, empty if it was pushed nowhere."""
         return f"{self.repository}@{self.digest}" if self.digest else ""
+
+    def script(self, name: str) -> str:
+        """Return where its `train` or its `serve` is, empty if that is not known."""
+        return {"train": self.train, "serve": self.serve}[name]
+
+    def with_script(self, name: str, path: str) -> ImageRecord:
+        """Return the image once it is known where its `train` or its `serve` is."""
+        return self.model_copy(update={name: path})
 
 
 class BuildRecord(Value):

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from kaos.catalog import WorkspaceCatalog
-    from kaos.job import JobDocument
     from kaos.runtime.container.engine import ContainerEngine
+    from kaos_operators.environment import Document
 
 
 def option(name: str) -> str:
@@ -104,7 +104,7 @@ def login(conn_id: str, host: str) -> Login:
 class ImageBuild:
     """Build for the container runtime: an image of the bundle's Dockerfile."""
 
-    def __init__(self, workspace: WorkspaceCatalog, document: JobDocument) -> None:
+    def __init__(self, workspace: WorkspaceCatalog, document: Document) -> None:
         self.workspace = workspace
         self.document = document
         self.images = images()

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kaos.catalog import WorkspaceCatalog
+    from kaos.endpoint import ServeDocument
     from kaos.job import JobDocument
     from kaos.runtime.base import Environment, Runtime
     from kaos.runtime.container.images import ImageSpec
+
+    Document = JobDocument | ServeDocument
+    """What is built for: a job, or a revision of an endpoint."""
 
 
 PROCESS, CONTAINER = "process", "container"
@@ -71,10 +75,10 @@ def find_run(directory: Path) -> str | None:
     return runtime(order.get("runtime", PROCESS)).find(directory)
 
 
-def build_of(workspace: WorkspaceCatalog, document: JobDocument) -> Build:
-    """Return what builds for a job.
+def build_of(workspace: WorkspaceCatalog, document: Document) -> Build:
+    """Return what builds for a job or a revision.
 
-    :raises InvalidInputError: the server does not allow the job's runtime
+    :raises InvalidInputError: the server does not allow its runtime
     """
     check_allowed(document.runtime)
     if document.runtime == CONTAINER:
@@ -112,7 +116,7 @@ def check_network(name: str, network: bool | None) -> None:
 class EnvironmentBuild:
     """Build for the process runtime: a virtual environment."""
 
-    def __init__(self, workspace: WorkspaceCatalog, document: JobDocument) -> None:
+    def __init__(self, workspace: WorkspaceCatalog, document: Document) -> None:
         self.workspace = workspace
         self.document = document
 
@@ -150,8 +154,8 @@ def environment_of(
     return environment_builder().build(spec, log, lock), spec
 
 
-def environment_spec(workspace: WorkspaceCatalog, document: JobDocument) -> EnvironmentSpec:
-    """Return what a job's source bundle asks for.
+def environment_spec(workspace: WorkspaceCatalog, document: Document) -> EnvironmentSpec:
+    """Return what a source bundle asks for.
 
     :raises UnsupportedImageError: its Dockerfile asks for more than the process runtime can honour
     """
@@ -162,7 +166,7 @@ def environment_spec(workspace: WorkspaceCatalog, document: JobDocument) -> Envi
     return environment(Dockerfile.of(dockerfile(workspace, document)), context)
 
 
-def image_spec(workspace: WorkspaceCatalog, document: JobDocument) -> ImageSpec:
+def image_spec(workspace: WorkspaceCatalog, document: Document) -> ImageSpec:
     """Return what to build an image of."""
     from kaos.runtime.container.images import ImageSpec
 
@@ -172,11 +176,12 @@ def image_spec(workspace: WorkspaceCatalog, document: JobDocument) -> ImageSpec:
         source=document.source.digest,
         dockerfile=dockerfile(workspace, document),
         lay_out=lambda context: checkout(objects, tree.below(MODEL), context, writable=True),
+        script=document.kind,
     )
 
 
-def dockerfile(workspace: WorkspaceCatalog, document: JobDocument) -> str:
-    """Return the Dockerfile of a job's source bundle."""
+def dockerfile(workspace: WorkspaceCatalog, document: Document) -> str:
+    """Return the Dockerfile of a source bundle."""
     file = workspace.tree(document.source.digest).file(DOCKERFILE)
     if file is None:
         raise InvalidInputError("The source bundle has no Dockerfile.", "Deploy it again.")

@@ -20,15 +20,16 @@ from kaos.runtime.base import RunState
 from kaos.serving import prepare, probe
 from kaos.serving.records import Endpoints
 from kaos.serving.service import last_lines
+from kaos_operators import containers
 from kaos_operators.base import airflow_run
 from kaos_operators.hook import configured_store, gateway, work_directory
+from kaos_operators.image import LoggedBuild
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow.sdk import Context
 
-build_log = logging.getLogger("kaos.build")
 service_log = logging.getLogger("kaos.service")
 
 
@@ -75,6 +76,23 @@ class ServeOperator(BaseOperator):
         """Return the directory of the revision's service."""
         return prepare.directory_of(work_directory(), document.endpoint, document.revision)
 
+    def launch(self, document: ServeDocument, build: BuildRecord) -> int:
+        """Start the revision's service and return its port; one that runs is left alone.
+
+        What another worker built is made here from the same lock, or pulled.
+        """
+        if build.image is not None:
+            containers.images().provide(build.image, self.log.info)
+        built = prepare.build(self.records, document, build, work_directory(), self.log.info)
+        return prepare.launch(
+            self.records,
+            document,
+            built,
+            work_directory(),
+            network=containers.option("container_network"),
+            user=containers.option("container_user"),
+        )
+
     def _give_up(self, document: ServeDocument, error: KaosError) -> None:
         """Record why the revision failed, with what it printed, and end its service."""
         running, directory = prepare.services(document.runtime), self.directory(document)
@@ -91,37 +109,28 @@ class ServeOperator(BaseOperator):
 
 
 class BuildServeOperator(ServeOperator):
-    """Build the environment of a revision, or find it built; its log and its lock go to the store."""
+    """Build what a revision's bundle asks for, or find it built; its log and its lock go to the store.
+
+    What is found built is started at once: the next task then finds the revision on its way.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._build: LoggedBuild | None = None
 
     def work(self, document: ServeDocument, context: Context) -> dict[str, Any]:
         """Return a `BuildRecord`."""
-        start = time.monotonic()
-        lines: list[str] = []
-        objects, workspace = self.records.store.objects, self.records.workspace
-
-        def log(line: str) -> None:
-            lines.append(line)
-            build_log.info("%s", line)
-
-        try:
-            spec = prepare.asked_for(self.records, document)
-            built = prepare.build(self.records, document, work_directory(), log)
-        except KaosError as error:
-            log(str(error))
-            workspace.set_build_log(document.job_id, objects.put("\n".join(lines).encode()))
-            raise
-        record = BuildRecord(
-            runtime=document.runtime,
-            environment=built.digest,
-            python=built.python_version,
-            lock=objects.put(built.lock.encode()),
-            log=objects.put("\n".join(lines).encode()),
-            reused=built.reused,
-            seconds=round(time.monotonic() - start, 3),
-            variables=dict(spec.env),
-        )
-        workspace.set_build_log(document.job_id, record.log)
+        self._build = LoggedBuild(self.records.workspace, document)
+        record = self._build.run()
+        if record.reused:
+            self.launch(document, record)
         return small(record)
+
+    def on_kill(self) -> None:
+        """End the build with all that it started, and give the revision up."""
+        if self._build is not None:
+            self._build.cancel()
+        super().on_kill()
 
 
 class LaunchOperator(ServeOperator):
@@ -138,11 +147,7 @@ class LaunchOperator(ServeOperator):
 
     def work(self, document: ServeDocument, context: Context) -> dict[str, Any]:
         """Return the port that the service listens on, or shall."""
-        build = BuildRecord.model_validate(self.environment)
-        lock = self.records.store.objects.get(build.lock).decode()
-        # Built on another worker, the environment is made here from the same lock; else it is there already.
-        built = prepare.build(self.records, document, work_directory(), self.log.info, lock)
-        port = prepare.launch(self.records, document, built, work_directory())
+        port = self.launch(document, BuildRecord.model_validate(self.environment))
         self.log.info("%s, revision %d, starts on port %d", document.endpoint, document.revision, port)
         return {"port": port, "launched_at": time.time()}
 

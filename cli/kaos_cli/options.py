@@ -53,6 +53,8 @@ def ServiceOptions(command: F) -> F:
         click.option(
             "--workers", type=click.IntRange(1, 1000), help="Processes of serve, in WEB_CONCURRENCY."
         ),
+        click.option("--no-cache", is_flag=True, help="Build the image with no layer from before."),
+        click.option("--runtime", help="Where it runs: process or container.  [default: the workspace's]"),
         click.option("--gpu", help="Number of GPUs."),
         click.option("--memory", help="Memory with an SI suffix, such as 512Mi or 2G."),
         click.option("--cpu", help="Cores, such as 0.5 or 2."),

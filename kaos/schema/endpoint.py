@@ -8,6 +8,7 @@ from pydantic import Field
 
 from kaos.endpoint import Change, EndpointState, Limits, ModelPin
 from kaos.job import BundlePin
+from kaos.lineage import ImageRecord
 from kaos.resources import Resources
 from kaos.value import Value
 
@@ -19,6 +20,8 @@ class EndpointDeploy(Value):
     :param source: digest of a committed source bundle; None keeps the code of the current revision
     :param model_id: of the model to lay beside the code
     :param update: the endpoint must be there, and what is left out stays as it is
+    :param runtime: where it runs; None for the workspace's, or that of the revision before
+    :param no_cache: build an image with none of its layers from before
     :param auth: True for a new bearer token, False for none, None for what there is
     """
 
@@ -30,6 +33,8 @@ class EndpointDeploy(Value):
     workers: int | None = Field(default=None, ge=1, le=1000)
     canary: int | None = Field(default=None, ge=1, le=99)
     limits: dict[str, float] = Field(default_factory=dict)
+    runtime: str | None = None
+    no_cache: bool = False
     auth: bool | None = None
 
 
@@ -85,6 +90,8 @@ class RevisionInfo(Value):
 
     :param share: percent of the requests that it gets
     :param source_shown: what is served, the model's files beside the code
+    :param image: what a container of a routed revision runs
+    :param applied: what holds it to its resources, in words
     """
 
     revision: int
@@ -101,6 +108,8 @@ class RevisionInfo(Value):
     resources: Resources
     workers: int | None
     limits: Limits
+    runtime: str
+    image: ImageRecord | None
     applied: str
     restarts: int
     traffic: TrafficShown

@@ -23,11 +23,10 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from kaos.endpoint import Endpoint, ServeDocument
 from kaos.errors import KaosError
 from kaos.runtime.base import RunState, RunStatus
-from kaos.runtime.environment import EnvironmentBuilder
 from kaos.serving import prepare, probe
 from kaos.serving.gateway import Gateway, gateway_of
 from kaos.serving.records import Endpoints, Names
-from kaos.serving.service import Services
+from kaos.serving.service import Services, kept, launched_at
 from kaos.serving.traffic import Entry as Counted
 from kaos.serving.traffic import Snapshot, Traffic, lines, prometheus
 from kaos.store import Store, open_store
@@ -39,6 +38,9 @@ _TURN_SECONDS = 0.25
 _SLOW_TURN_SECONDS = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
 _STEADY_SECONDS = 10.0
+_FORGOTTEN_SECONDS = 900.0
+"""Beyond its own limits: so long may the tasks of a deploy be held up before its service is given up."""
+
 HOPELESS = 5
 """Failures in a row after which an endpoint counts as one that cannot start; it is tried on, every 30 s."""
 
@@ -67,15 +69,24 @@ def life(directory: Path) -> Life:
 
 
 class Keeper:
-    """Keep the services of all endpoints of a store as their records want them."""
+    """Keep the services of all endpoints of a store as their records want them.
 
-    def __init__(self, store: Store, work: Path, gateway: Gateway) -> None:
+    :param network: of containers that have to be laid out anew, empty for the engine's default
+    :param user: of such whose image names none
+    """
+
+    def __init__(
+        self, store: Store, work: Path, gateway: Gateway, *, network: str = "", user: str = ""
+    ) -> None:
         self.store = store
         self.work = work
         self.gateway = gateway
+        self.network = network
+        self.user = user
         self.traffic = Traffic(work / "gateway" / "traffic.json")
         self._due: dict[Path, float] = {}
         self._left: dict[Path, float] = {}
+        self._gone: set[Path] = set()
         self._ending: dict[Path, threading.Thread] = {}
         self._next_sync = 0.0
 
@@ -90,7 +101,7 @@ class Keeper:
                 log.warning("%s: %s", name, error)
         for directory in sorted((self.work / "endpoints").glob("*/*")):
             if directory.parent.name not in alive and directory.is_dir():
-                self._end(directory, prepare.services("process"), 1.0, remove=True)
+                self._end(directory, 1.0, remove=True)
         if time.monotonic() >= self._next_sync or self._ports(alive) != before:
             self._next_sync = time.monotonic() + _SLOW_TURN_SECONDS
             self.gateway.sync(self.store, self.work)
@@ -112,15 +123,32 @@ class Keeper:
             outcome = records.outcome(found.name, number)
             if number in wanted or outcome is None:
                 self._left.pop(directory, None)
+                self._gone.discard(directory)
+                if number not in wanted:
+                    self._give_up_forgotten(records, records.revision(found.name, number)[0], directory)
                 continue
             # What it was asked when it lost its traffic it may still answer.
             since = self._left.setdefault(directory, time.monotonic())
             if not outcome.succeeded or time.monotonic() > since + limits.timeout:
-                self._end(directory, prepare.services("process"), limits.timeout)
+                self._end(directory, limits.timeout)
+
+    def _give_up_forgotten(self, records: Endpoints, document: ServeDocument, directory: Path) -> None:
+        """End the deploy of a service that nobody goes on with: Airflow forgot its run, or was taken away."""
+        launched = kept(directory)
+        if launched is None:
+            return
+        limits = document.limits
+        longest = limits.start_timeout + limits.timeout + _FORGOTTEN_SECONDS
+        if time.time() > launched_at(directory) + longest:
+            reason = f"Its deploy did not go on within {longest:.0f} s of the start of its service."
+            records.end(document, reason=reason)
+            log.warning("%s, revision %d: %s", document.endpoint, document.revision, reason)
 
     def _run(self, records: Endpoints, document: ServeDocument) -> None:
         """Start a service that does not run, after a pause that grows with each failure."""
         directory = prepare.directory_of(self.work, document.endpoint, document.revision)
+        if time.monotonic() < self._due.get(directory, 0.0):
+            return
         running = prepare.services(document.runtime)
         status = running.observe(directory)
         known = life(directory)
@@ -132,36 +160,40 @@ class Keeper:
             return
         if directory not in self._due:
             soon = status is not None and not status.terminated and _lived(status) < _STEADY_SECONDS
-            failures = known.failures + 1 if soon else 0
             reason = status.reason if status is not None else "it is not on this machine"
-            pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**failures) if soon else 0.0
-            self._due[directory] = time.monotonic() + pause
-            log.warning(
-                "%s, revision %d: %s; starting it in %.1f s",
-                document.endpoint,
-                document.revision,
-                reason,
-                pause,
-            )
-            if status is not None:
-                _note(directory, Life(restarts=known.restarts + 1, failures=failures, reason=reason))
-        if time.monotonic() < self._due[directory]:
-            return
-        del self._due[directory]
+            failures = known.failures + 1 if soon else 0
+            restarts = known.restarts + 1 if status is not None else known.restarts
+            if self._wait(directory, Life(restarts=restarts, failures=failures, reason=reason)):
+                return
         try:
-            running.relaunch(directory)
-        except FileNotFoundError:
-            self._lay_out(records, document)
+            try:
+                running.relaunch(directory)
+            except FileNotFoundError:
+                self._lay_out(records, document)
+        except (KaosError, OSError) as error:
+            known = life(directory)
+            self._wait(
+                directory, known.model_copy(update={"failures": known.failures + 1, "reason": str(error)})
+            )
+        else:
+            self._due.pop(directory, None)
+
+    def _wait(self, directory: Path, known: Life) -> bool:
+        """Note why a service does not run; tell whether there is a pause before it is started."""
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**known.failures) if known.failures else 0.0
+        self._due[directory] = time.monotonic() + pause
+        name, number = directory.parent.name, int(directory.name)
+        log.warning("%s, revision %d: %s; starting it in %.1f s", name, number, known.reason, pause)
+        _note(directory, known)
+        return pause > 0
 
     def _lay_out(self, records: Endpoints, document: ServeDocument) -> None:
-        """Start a service whose directory is gone, from the store."""
+        """Start a service whose directory or image is gone, from the store or the registry."""
         record = records.record(document.endpoint, document.revision)
         if record is None:
             return
-        lock = self.store.objects.get(record.build.lock).decode()
-        spec = prepare.asked_for(records, document)
-        built = EnvironmentBuilder(self.work / "environments").build(spec, log.info, lock)
-        prepare.launch(records, document, built, self.work)
+        built = prepare.build(records, document, record.build, self.work, log.info)
+        prepare.launch(records, document, built, self.work, network=self.network, user=self.user)
 
     def _bring_back(self, records: Endpoints, found: Endpoint, number: int) -> None:
         """Give the traffic to a revision that is wanted back, once it is ready."""
@@ -181,25 +213,29 @@ class Keeper:
         self.gateway.sync(self.store, self.work)
         log.info("%s: revision %d is back", found.name, number)
 
-    def _end(self, directory: Path, running: Services, grace: float, *, remove: bool = False) -> None:
+    def _end(self, directory: Path, grace: float, *, remove: bool = False) -> None:
         """End a service that nobody wants; that may take as long as its last answers take."""
         busy = self._ending.get(directory)
-        if busy is not None and busy.is_alive():
+        if (directory in self._gone and not remove) or (busy is not None and busy.is_alive()):
             return
         self._ending.pop(directory, None)
+        running = prepare.services_in(directory)
         status = running.observe(directory)
         if status is not None and status.state is RunState.RUNNING:
             log.info("Ending %s, revision %d", directory.parent.name, int(directory.name))
-            thread = threading.Thread(target=running.terminate, args=(directory, grace), daemon=True)
+            thread = threading.Thread(target=_terminate, args=(running, directory, grace), daemon=True)
             self._ending[directory] = thread
             thread.start()
         elif remove:
-            shutil.rmtree(directory, ignore_errors=True)
+            if _terminate(running, directory, 0.0):  # what was made of it and never ran
+                shutil.rmtree(directory, ignore_errors=True)
+                self._gone.discard(directory)
+        else:
+            self._gone.add(directory)
 
     def _ports(self, alive: Iterable[str]) -> dict[Path, int | None]:
-        services = prepare.services("process")
         return {
-            directory: services.port(directory)
+            directory: found.port if (found := kept(directory)) is not None else None
             for name in alive
             for directory in (self.work / "endpoints" / name).glob("*")
         }
@@ -259,7 +295,18 @@ def _lived(status: RunStatus) -> float:
     return ((status.ended_at or datetime.now(UTC)) - status.started_at).total_seconds()
 
 
+def _terminate(running: Services, directory: Path, grace: float) -> bool:
+    """End a service; tell whether that went well. Whoever comes by next tries again."""
+    try:
+        running.terminate(directory, grace)
+    except (KaosError, OSError) as error:
+        log.warning("%s, revision %s cannot be ended: %s", directory.parent.name, directory.name, error)
+        return False
+    return True
+
+
 def _note(directory: Path, known: Life) -> None:
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     staged = directory / f".{_LIFE}.{os.getpid()}"
     staged.write_bytes(known.encode())
     staged.replace(directory / _LIFE)
@@ -272,7 +319,13 @@ def main() -> None:
     work = Path(os.environ["AIRFLOW__KAOS__WORK_DIR"])
     gateway = gateway_of(work, os.environ.get("AIRFLOW__KAOS__GATEWAY_SOCKETS"))
     gateway.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keeper = Keeper(open_store(os.environ["AIRFLOW__KAOS__STORE"]), work, gateway)
+    keeper = Keeper(
+        open_store(os.environ["AIRFLOW__KAOS__STORE"]),
+        work,
+        gateway,
+        network=os.environ.get("AIRFLOW__KAOS__CONTAINER_NETWORK", ""),
+        user=os.environ.get("AIRFLOW__KAOS__CONTAINER_USER", ""),
+    )
     for job in (keeper.count, keeper.show):
         threading.Thread(target=job, daemon=True).start()
     while True:

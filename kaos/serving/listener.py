@@ -15,12 +15,20 @@ def holds(pids: Iterable[int], port: int) -> bool:
     return bool(wanted) and any(wanted & _files(pid) for pid in pids)
 
 
-def _listeners(port: int) -> set[str]:
+def listens_inside(pid: int, port: int) -> bool:
+    """Tell whether anything listens on a TCP port of the network that a process is in, that of a container.
+
+    :raises OSError: the process is gone, or is not ours to look at
+    """
+    return bool(_listeners(port, _PROC / str(pid) / "net"))
+
+
+def _listeners(port: int, network: Path = _PROC / "net") -> set[str]:
     """Return the inodes of the sockets that listen on a port."""
     found = set()
     for table in ("tcp", "tcp6"):
         try:
-            rows = (_PROC / "net" / table).read_text().splitlines()[1:]
+            rows = (network / table).read_text().splitlines()[1:]
         except FileNotFoundError:  # a machine without IPv6
             continue
         for row in rows:

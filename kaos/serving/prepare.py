@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kaos.dockerfile import Dockerfile
 from kaos.endpoint import ServeDocument
-from kaos.errors import InvalidInputError
+from kaos.errors import ContainerEngineError, InvalidInputError
 from kaos.image import EnvironmentSpec, environment
+from kaos.lineage import BuildRecord, ImageRecord
 from kaos.runtime.base import Environment
+from kaos.runtime.container.builders import builder_named
+from kaos.runtime.container.engine import engine_named
 from kaos.runtime.environment import EnvironmentBuilder
-from kaos.runtime.process import ProcessRuntime
+from kaos.serving.container import ContainerServices
+from kaos.serving.process import ProcessServices
 from kaos.serving.records import Endpoints
-from kaos.serving.service import ProcessServices, Services, ServiceSpec
+from kaos.serving.service import Services, ServiceSpec, kept
 from kaos.source import DOCKERFILE, MODEL
 from kaos.transfer.checkout import SharedCheckouts, checkout
 
+_SERVICES: dict[str, type[ProcessServices | ContainerServices]] = {
+    "process": ProcessServices,
+    "container": ContainerServices,
+}
 _LARGEST = 1 << 20
 """Bytes of a file that may be a requirements file; larger ones are not looked into."""
 
@@ -27,11 +35,17 @@ def services(runtime: str) -> Services:
 
     :raises InvalidInputError: endpoints cannot run in this one
     """
-    if runtime != "process":
+    if runtime not in _SERVICES:
         raise InvalidInputError(
-            f"Endpoints cannot run in {runtime!r} yet.", "Set [kaos] runtimes to process."
+            f"Endpoints cannot run in {runtime!r}.", f"They can in {' and '.join(_SERVICES)}: --runtime"
         )
-    return ProcessServices(ProcessRuntime())
+    return _SERVICES[runtime]()
+
+
+def services_in(directory: Path) -> Services:
+    """Return what runs the service of a directory; of one that was never launched, processes."""
+    found = kept(directory)
+    return services("container" if found and isinstance(found.spec.environment, ImageRecord) else "process")
 
 
 def directory_of(work: Path, name: str, revision: int) -> Path:
@@ -55,34 +69,51 @@ def asked_for(records: Endpoints, document: ServeDocument) -> EnvironmentSpec:
 
 
 def build(
-    records: Endpoints,
-    document: ServeDocument,
-    work: Path,
-    log: Callable[[str], None],
-    lock: str | None = None,
-) -> Environment:
-    """Return a revision's environment, made now if it is not on this machine.
+    records: Endpoints, document: ServeDocument, build: BuildRecord, work: Path, log: Callable[[str], None]
+) -> Environment | ImageRecord:
+    """Return what was built for a revision, on this machine: made from the same lock, or pulled.
 
-    :param lock: install exactly this
+    :raises ContainerEngineError: its image is gone, and was pushed nowhere or cannot be pulled
     """
+    if build.image is not None:
+        _provide(build.image, log)
+        return build.image
+    lock = records.store.objects.get(build.lock).decode()
     return EnvironmentBuilder(work / "environments").build(asked_for(records, document), log, lock)
 
 
-def launch(records: Endpoints, document: ServeDocument, built: Environment, work: Path) -> int:
-    """Lay a revision out, start its service, and return its port; one that runs is left alone."""
-    running = services(document.runtime)
+def launch(
+    records: Endpoints,
+    document: ServeDocument,
+    built: Environment | ImageRecord,
+    work: Path,
+    *,
+    network: str = "",
+    user: str = "",
+) -> int:
+    """Lay a revision out, start its service, and return its port; one that runs is left alone.
+
+    :param network: of containers, `[kaos] container_network`
+    :param user: of containers whose image names none, `[kaos] container_user`
+    """
     directory = directory_of(work, document.endpoint, document.revision)
-    objects, spec = records.store.objects, asked_for(records, document)
-    tree = records.workspace.tree(document.source.digest)
-    program = directory / "program"
-    if not program.exists():
-        shutil.rmtree(directory / "run", ignore_errors=True)
-        checkout(objects, tree.below(MODEL), program, writable=True)
+    objects = records.store.objects
+    program: Path | None = None
+    env: Mapping[str, str] = {}
+    executables: tuple[str, ...] = ()
+    if isinstance(built, Environment):
+        spec = asked_for(records, document)
+        env, executables = spec.env, spec.executables
+        program = directory / "program"
+        if not program.exists():
+            shutil.rmtree(directory / "run", ignore_errors=True)
+            tree = records.workspace.tree(document.source.digest)
+            checkout(objects, tree.below(MODEL), program, writable=True)
     model = None
     if document.model is not None:
         shared = SharedCheckouts(work / "trees")
         model = shared.get(objects, records.workspace.tree(document.model.digest))
-    return running.launch(
+    return services(document.runtime).launch(
         ServiceSpec(
             name=document.endpoint,
             revision=document.revision,
@@ -91,9 +122,24 @@ def launch(records: Endpoints, document: ServeDocument, built: Environment, work
             model=model,
             directory=directory,
             environment=built,
-            env=spec.env,
-            executables=spec.executables,
+            env=env,
+            executables=executables,
             resources=document.resources,
             workers=document.workers,
+            network=network,
+            user=user,
         )
     )
+
+
+def _provide(image: ImageRecord, log: Callable[[str], None]) -> None:
+    """Have an image on this machine, pulled by its digest with the engine's own logins if it is not."""
+    if engine_named(image.engine).image(image.id) is not None:
+        return
+    if not image.pinned:
+        raise ContainerEngineError(
+            f"The image {image.name} is not on this machine any more, and it was pushed to no registry.",
+            "Deploy again: kaos serve update",
+        )
+    log(f"Pulling {image.pinned}")
+    builder_named(image.engine).pull(image.pinned, log)

@@ -45,16 +45,16 @@ from kaos.serving.records import Endpoints, Names
 from kaos.serving.service import last_lines
 from kaos.serving.traffic import Count, read
 from kaos.source import SERVE_SCRIPT, check_source
-from kaos_operators.hook import configured_store, gateway, gateway_url, runtimes, work_directory
+from kaos_operators.environment import check_allowed
+from kaos_operators.hook import configured_store, gateway, gateway_url, work_directory
 from kaos_plugin import airflow_internals
-from kaos_plugin.jobs import create_run, publish_dags
+from kaos_plugin.jobs import create_run, publish_dags, runtime_of_jobs
 
 log = logging.getLogger(__name__)
 
 _PING_SECONDS = 1.0
 _SHOWN_REVISIONS = 10
 _SHOWN_LINES = 15
-_LONGEST_LINE = 1 << 20
 _REFUSED = "-"
 
 
@@ -63,10 +63,11 @@ def deploy(workspace: WorkspaceCatalog, body: EndpointDeploy, user: str, db: Ses
     gateway()
     records = Endpoints(workspace)
     before = _before(records, body)
-    runtime = runtimes()[0]
-    resources = body.resources or (before.resources if before else Resources())
-    if runtime == "process":
-        resources.check(machine_capacity())
+    runtime = body.runtime or (before.runtime if before else runtime_of_jobs(workspace))
+    prepare.services(runtime)
+    check_allowed(runtime)
+    resources = _resources(body, before)
+    resources.check(machine_capacity())
     code = _code(workspace, body, before)
     tree = workspace.tree(code.digest)
     check_source(tree, SERVE_SCRIPT)
@@ -77,7 +78,6 @@ def deploy(workspace: WorkspaceCatalog, body: EndpointDeploy, user: str, db: Ses
         source = workspace.commit_bundle("source", code.name, whole, user).pin
     given = {**(before.limits.model_dump() if before else {}), **body.limits}
     limits = Limits.parse(Limits.model_construct(**given).model_dump_json())
-    prepare.services(runtime)
     job_id = new_job_id()
     endpoint = records.reserve(body.name, job_id, user)
     token = _change_token(records, endpoint, body.auth, user)
@@ -94,6 +94,7 @@ def deploy(workspace: WorkspaceCatalog, body: EndpointDeploy, user: str, db: Ses
         resources=resources,
         workers=body.workers or (before.workers if before else None),
         runtime=runtime,
+        no_cache=body.no_cache,
         canary=body.canary,
         limits=limits,
         author=user,
@@ -126,6 +127,13 @@ def _before(records: Endpoints, body: EndpointDeploy) -> ServeDocument | None:
     if number is None:
         raise UnknownNameError("revision of", found.name, next_step="Deploy it: kaos serve deploy --name")
     return records.revision(found.name, number)[0]
+
+
+def _resources(body: EndpointDeploy, before: ServeDocument | None) -> Resources:
+    """Return what a revision may use: what is not given stays as it was."""
+    kept = before.resources.model_dump() if before is not None else {}
+    given = body.resources.model_dump(exclude_none=True) if body.resources is not None else {}
+    return Resources.model_validate({**kept, **given})
 
 
 def _code(workspace: WorkspaceCatalog, body: EndpointDeploy, before: ServeDocument | None) -> BundlePin:
@@ -307,15 +315,9 @@ def logs(workspace: WorkspaceCatalog, name: str, number: int | None, position: s
     ended = endpoint.killed_at is not None or (status is None and outcome is not None)
     chunk, after = running.logs(directory, position)
     lines = chunk.decode(errors="replace").split("\n")
-    half = len(chunk.rpartition(b"\n")[2])
-    if half:
-        generation, _, offset = after.partition(":")
-        more = running.logs(directory, after)[1].partition(":")[0] == generation
-        if more and half < _LONGEST_LINE:  # the rest comes with the next ones
-            after = f"{generation}:{int(offset) - half}"
-        else:  # a life that ended in the middle of a line, or a line without end
-            lines.append("")
-    return LogChunk(lines=lines[:-1], position=after, ended=ended)
+    if not lines[-1]:  # else a life that ended in the middle of a line, or a line without end
+        lines.pop()
+    return LogChunk(lines=lines, position=after, ended=ended)
 
 
 def build_logs(
@@ -420,7 +422,7 @@ def _state(records: Endpoints, endpoint: Endpoint, number: int, runs: Runs) -> t
     known = life(directory)
     if known.failures >= HOPELESS:
         lines = "".join(f"\n  {line}" for line in last_lines(running, directory, _SHOWN_LINES))
-        return EndpointState.FAILURE, f"`serve` ends soon after its start: {known.reason}.{lines}"
+        return EndpointState.FAILURE, f"It cannot be started again: {known.reason}.{lines}"
     return EndpointState.RESTARTING, known.reason
 
 
@@ -451,6 +453,8 @@ def _revision(
         resources=document.resources,
         workers=document.workers,
         limits=document.limits,
+        runtime=document.runtime,
+        image=record.build.image if record is not None else None,
         applied=record.limits if record is not None else "",
         restarts=life(prepare.directory_of(work_directory(), endpoint.name, number)).restarts,
         traffic=_shown([count] if count is not None else [], None),

@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     request_queue_size = 256
 
-Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+Server((os.environ["KAOS_HOST"], int(os.environ["PORT"])), Handler).serve_forever()
 """
 
 ANSWER = 'self.answer(200, os.environ["KAOS_REVISION"] + " " + str(len(body)))'

@@ -279,6 +279,8 @@ def _deploy(request: EndpointDeploy, source: Path | None, output: str, settings:
             "workers": settings["workers"],
             "canary": settings["canary"],
             "limits": _limits(settings),
+            "runtime": settings["runtime"],
+            "no_cache": settings["no_cache"],
             "auth": settings["auth"],
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import sys
 from typing import NoReturn
@@ -32,4 +33,14 @@ def become(component: str, layout: Layout, instance: Instance) -> NoReturn:
         command = here.command()
     else:
         command = [sys.executable, "-P", "-m", "kaos.serving.keeper"]
+        os.environ.update(_container_options(layout))
     os.execv(command[0], command)  # noqa: S606 (the component, under the same supervisor)
+
+
+def _container_options(layout: Layout) -> dict[str, str]:
+    """Return, as Airflow's variables, the options for containers: the keeper does without Airflow."""
+    parser = configparser.RawConfigParser()
+    parser.read(layout.airflow_config)
+    names = ("container_network", "container_user")
+    found = {name: parser.get("kaos", name, fallback="").replace("%%", "%") for name in names}
+    return {f"AIRFLOW__KAOS__{name.upper()}": value for name, value in found.items() if value}

@@ -82,7 +82,7 @@ def _end_jobs(instance: Instance, report: Callable[[str], None]) -> list[str]:
 
 def _remove_containers(instance: Instance) -> list[str]:
     count = remove_containers(instance.id)
-    return [f"{count} containers of jobs"] if count else []
+    return [f"{count} containers"] if count else []
 
 
 def _is_running(pid: int) -> bool:

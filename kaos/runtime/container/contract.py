@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kaos.lineage import ImageRecord
+from kaos.resources import Resources
 from kaos.runtime.base import RunSpec
 from kaos.runtime.container.engine import Mount
 from kaos.runtime.proctree import MARKER
@@ -66,28 +67,32 @@ def command(spec: RunSpec, image: ImageRecord) -> tuple[str, ...]:
 
 
 def variables(spec: RunSpec, image: ImageRecord, key: str, server: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables to add to those of the image; the image's own win over the defaults.
+    """Return the variables of a run, to add to those of the image.
 
     :param key: marks what the run starts
     :param server: the environment of the calling process, from which a few named variables pass
     """
-    defaults = {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
-    # A proxy's address may hold a password; then the script has to do without.
-    defaults |= {name: server[name] for name in PROXIES if "@" not in server.get(name, "@")}
-    if spec.resources.cpu is not None:
-        defaults |= dict.fromkeys(THREADS, str(math.ceil(spec.resources.cpu)))
-    result = {name: value for name, value in defaults.items() if name not in image.variables}
+    result = common_variables(spec.resources, image, key, server)
     result |= dict(spec.env)
-    result |= {
-        MARKER: key,
-        "KAOS_JOB": spec.job_id,
-        "KAOS_PARAMS": PARAMS,
-        "KAOS_OUTPUT": OUTPUT,
-    }
+    result |= {"KAOS_JOB": spec.job_id, "KAOS_PARAMS": PARAMS, "KAOS_OUTPUT": OUTPUT, MARKER: key}
     if spec.data is not None:
         result["KAOS_DATA"] = data_path(spec)
     if spec.checkpoint is not None:
         result["KAOS_CHECKPOINT"] = CHECKPOINT
+    return result
+
+
+def common_variables(
+    resources: Resources, image: ImageRecord, key: str, server: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the variables that runs and services have; the image's own win over the defaults."""
+    defaults = {"PYTHONUNBUFFERED": "1", "PYTHONHASHSEED": "0", "LANG": "C.UTF-8"}
+    # A proxy's address may hold a password; then the script has to do without.
+    defaults |= {name: server[name] for name in PROXIES if "@" not in server.get(name, "@")}
+    if resources.cpu is not None:
+        defaults |= dict.fromkeys(THREADS, str(math.ceil(resources.cpu)))
+    result = {name: value for name, value in defaults.items() if name not in image.variables}
+    result[MARKER] = key
     if INSTANCE in server:
         result[INSTANCE] = server[INSTANCE]
     return result

@@ -73,6 +73,7 @@ class Container(Value):
     :param restart: ``no``, ``always``, ``unless-stopped`` or ``on-failure:N``; ``no`` for a run
     :param user_namespace: podman's ``--userns``
     :param log: file that podman writes the log to; docker keeps its own
+    :param log_bytes: of docker's own, at most; None for all
     """
 
     name: str
@@ -90,6 +91,7 @@ class Container(Value):
     restart: str = "no"
     user_namespace: str = ""
     log: Path | None = None
+    log_bytes: int | None = None
     pids: int = 4096
     shared_memory: str = "1g"
 
@@ -378,6 +380,8 @@ class Docker(ContainerEngine):
 
     def _own(self, container: Container) -> Iterator[str]:
         yield "--log-driver=json-file"  # whatever the daemon's default is: this one can be read back
+        if container.log_bytes is not None:
+            yield f"--log-opt=max-size={container.log_bytes}"
 
     def _gpus(self, count: int) -> Iterator[str]:
         yield f"--gpus={count}"

@@ -21,7 +21,7 @@ from kaos.runtime.container.registry import Registry
 from kaos.runtime.container.script import is_there, trouble
 from kaos.runtime.exclusive import exclusive
 
-SCRIPT = "train"
+TRAIN, SERVE = "train", "serve"
 
 _SHORT = 12
 _SYSTEM = ("/usr/", "/bin", "/sbin")
@@ -35,12 +35,14 @@ class ImageSpec:
     :param source: its digest
     :param dockerfile: the text of its Dockerfile
     :param lay_out: writes the build context, the bundle's folder ``model/``, to a new directory
+    :param script: what the image must have: ``train`` or ``serve``
     """
 
     name: str
     source: str
     dockerfile: str
     lay_out: Callable[[Path], None]
+    script: str = TRAIN
 
 
 class Known(Protocol):
@@ -84,7 +86,7 @@ class Images:
             reused = before is not None and self._is_current(before, log)
             if before is not None and reused:
                 log(f"The image {before.name} is there already.")
-                record = self._pushed(before, log)
+                record = self._pushed(self._ready(before, spec), log)
             else:
                 record = self._pushed(self._make(spec, log, no_cache), log)
             if record != before:
@@ -146,9 +148,16 @@ class Images:
             bases=bases,
             user="" if image.user in ("0", "root", "0:0", "root:root") else image.user,
             workdir=image.workdir,
-            train=self._train(image, about),
             variables=tuple(sorted(image.variables)),
-        )
+        ).with_script(spec.script, self._find(image, about, spec.script))
+
+    def _ready(self, record: ImageRecord, spec: ImageSpec) -> ImageRecord:
+        """Return an image from before with the script that is asked for: another one may have been before."""
+        about = outline(spec.dockerfile)
+        if about.entrypoint or record.script(spec.script):
+            return record
+        image = self.engine.image(record.id)
+        return record.with_script(spec.script, self._find(image, about, spec.script)) if image else record
 
     def _base(self, name: str, log: Log) -> ImageState:
         found = self.engine.image(name)
@@ -176,8 +185,8 @@ class Images:
         digest = self.builder.push(record.name, target, log, self.registry.login())
         return record.model_copy(update={"repository": self.registry.repository, "digest": digest})
 
-    def _train(self, image: ImageState, about: Outline) -> str:
-        """Return where an image has its `train`, empty for one whose own entry point takes care of it.
+    def _find(self, image: ImageState, about: Outline, script: str) -> str:
+        """Return where an image has its script, empty for one whose own entry point takes care of it.
 
         :raises EnvironmentBuildError: it has none, or one that cannot be run
         """
@@ -186,10 +195,10 @@ class Images:
         path = [part for part in image.variables.get("PATH", "").split(":") if part]
         places = [image.workdir, PROGRAM, *(part for part in path if not part.startswith(_SYSTEM))]
         name = f"kaos-look-{secrets.token_hex(8)}"
-        self.engine.create(Container(name=name, image=image.id, command=(SCRIPT,)))
+        self.engine.create(Container(name=name, image=image.id, command=(script,)))
         try:
             for place in dict.fromkeys(places):
-                found = str(PurePosixPath(place) / SCRIPT)
+                found = str(PurePosixPath(place) / script)
                 if is_there(self.engine, name, found):
                     wrong = trouble(self.engine, name, found)
                     if wrong is not None:
@@ -200,15 +209,15 @@ class Images:
         finally:
             self.engine.remove(name)
         raise EnvironmentBuildError(
-            f"The image has no `train`: not in its working directory {image.workdir}, not in {PROGRAM}.",
-            f"Write `WORKDIR {PROGRAM}` and `COPY . {PROGRAM}/`, or an ENTRYPOINT that takes `train`.",
+            f"The image has no `{script}`: not in its working directory {image.workdir}, not in {PROGRAM}.",
+            f"Write `WORKDIR {PROGRAM}` and `COPY . {PROGRAM}/`, or an ENTRYPOINT that takes `{script}`.",
         )
 
 
 def _name(spec: ImageSpec, bases: tuple[BaseImage, ...]) -> str:
     clean = re.sub(r"[^a-z0-9]+", "-", spec.name.lower()).strip("-") or "source"
     based = digest_bytes("".join(base.digest for base in bases).encode())
-    return f"localhost/kaos/build-train-{clean}:{spec.source[:_SHORT]}-{based[:_SHORT]}"
+    return f"localhost/kaos/build-{spec.script}-{clean}:{spec.source[:_SHORT]}-{based[:_SHORT]}"
 
 
 def _equal_modes(context: Path) -> None:

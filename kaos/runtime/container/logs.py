@@ -25,8 +25,13 @@ def log_file(engine: ContainerEngine, directory: Path) -> Path | None:
 
 def read_log(engine: ContainerEngine, run: Handle, offset: int) -> tuple[bytes, int]:
     """Return what was printed since `offset`, at most 1 MiB, and the next offset."""
+    return read_file(engine, run.directory / LOG, offset)
+
+
+def read_file(engine: ContainerEngine, log: Path, offset: int) -> tuple[bytes, int]:
+    """Return what was printed since `offset` of a log as the engine wrote it, and the next offset."""
     try:
-        with (run.directory / LOG).open("rb") as file:
+        with log.open("rb") as file:
             file.seek(offset)
             chunk = file.read(_CHUNK_BYTES)
     except FileNotFoundError:
@@ -36,6 +41,18 @@ def read_log(engine: ContainerEngine, run: Handle, offset: int) -> tuple[bytes, 
     whole = chunk[: chunk.rfind(b"\n") + 1]
     if not whole and len(chunk) == _CHUNK_BYTES:
         return chunk, offset + len(chunk)  # no log of podman's has such a line
+    return decode(whole), offset + len(whole)
+
+
+def read_lines(log: Path, offset: int) -> tuple[bytes, int]:
+    """Return the whole lines that were printed since `offset` of a log of podman's, and the next offset."""
+    with log.open("rb") as file:
+        file.seek(offset)
+        chunk = file.read(_CHUNK_BYTES)
+    lines = chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True)
+    while lines and lines[-1].split(b" ", 3)[2:3] == [b"P"]:  # the rest of it is still to come
+        lines.pop()
+    whole = b"".join(lines)
     return decode(whole), offset + len(whole)
 
 

@@ -9,6 +9,7 @@ import os
 import re
 import time
 import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,14 +53,33 @@ class ContainerRuntime(Runtime):
     :param network: name of the network of runs that may use one, empty for the engine's default
     :param user: ``UID[:GID]`` for images that ask for no user; empty for root in the container, which without
         a daemon of root's is an ordinary user of the machine
+    :param patience: seconds that an engine which does not answer is given, before that is an error
     """
 
     name: ClassVar[str] = "container"
 
-    def __init__(self, engine: ContainerEngine | None = None, *, network: str = "", user: str = "") -> None:
-        self.engine = engine or find_engine()
+    def __init__(
+        self,
+        engine: ContainerEngine | None = None,
+        *,
+        network: str = "",
+        user: str = "",
+        patience: float = _SECONDS_OF_TROUBLE,
+    ) -> None:
+        self._engine = engine
         self.network = network
         self.user = user
+        self.patience = patience
+
+    @property
+    def engine(self) -> ContainerEngine:
+        """Return the engine that makes new containers.
+
+        :raises ContainerEngineError: there is none
+        """
+        if self._engine is None:
+            self._engine = find_engine()
+        return self._engine
 
     def launch(self, spec: RunSpec) -> str:
         """Start a run and return its handle; of a run that is alive, return the handle and start nothing.
@@ -67,20 +87,35 @@ class ContainerRuntime(Runtime):
         :raises ConflictError: another run, still alive, has the directory
         :raises ContainerEngineError: the engine cannot make or start the container
         """
-        directory = spec.directory
+        image = spec.environment
+        if not isinstance(image, ImageRecord):
+            raise KaosError("The container runtime runs images.")
+        return self.start(
+            spec.directory, spec.run_id, image.train, lambda run: self.container(spec, image, run)
+        )
+
+    def start(self, directory: Path, run_id: str, script: str, make: Callable[[Handle], Container]) -> str:
+        """Start a container and return its handle; one that is alive in the directory is left alone.
+
+        :param directory: for the records and the log
+        :param script: what it runs, if that is a file of the image: to say why it could not be started
+        :param make: returns the container of a launch
+        :raises ConflictError: another run, still alive, has the directory
+        :raises ContainerEngineError: the engine cannot make or start the container
+        """
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with locked(directory / records.LOCK):
             before = self.find(directory)
             if before is not None:
                 if self.observe(before).state is RunState.RUNNING:
-                    run_id = (records.read(directory / records.LAUNCH) or {}).get("run_id")
-                    if run_id != spec.run_id:
-                        raise ConflictError(f"Run {run_id} is still alive in the directory of {spec.run_id}.")
+                    there = (records.read(directory / records.LAUNCH) or {}).get("run_id")
+                    if there != run_id:
+                        raise ConflictError(f"Run {there} is still alive in the directory of {run_id}.")
                     return before
                 old = Handle.parse(before)
                 engine_named(old.engine).remove(old.container)
             run = Handle(engine=self.engine.name, directory=directory, key=uuid.uuid4().hex)
-            self._start(spec, run)
+            self._start(run, run_id, script, make)
         return run.encode().decode()
 
     def find(self, directory: Path) -> str | None:
@@ -135,29 +170,30 @@ class ContainerRuntime(Runtime):
             time.sleep(_POLL_SECONDS)
         return True
 
-    def _start(self, spec: RunSpec, run: Handle) -> None:
-        if not isinstance(spec.environment, ImageRecord):
-            raise KaosError("The container runtime runs images.")
+    def _start(self, run: Handle, run_id: str, script: str, make: Callable[[Handle], Container]) -> None:
         for name in (records.CONTAINER, records.EXIT, records.TERMINATE, records.LOG, OUT_OF_MEMORY):
             (run.directory / name).unlink(missing_ok=True)
-        container = self.container(spec, spec.environment, run)
-        memory = spec.resources.memory
+        container = make(run)
+        memory, limits = container.resources.memory, _limits(self.engine, container.resources)
         run.write(
             records.LAUNCH,
             runtime=run.runtime,
-            run_id=spec.run_id,
+            run_id=run_id,
             engine=run.engine,
             labels=dict(container.labels),
-            train=spec.environment.train,
+            script=script,
             memory="" if memory is None or not self.engine.limits else show_memory(memory),
-            limits=_limits(self.engine, spec.resources),
+            limits=limits,
         )
-        # In two steps: if we are killed between them, what was made never runs, and the next launch removes
-        # it.
-        self.engine.create(container)
         try:
+            # In two steps: if we are killed between them, what was made never runs, and the next launch
+            # removes it.
+            self.engine.create(container)
             self.engine.start(run.container, run.directory)
-        except ContainerEngineError:
+        except ContainerEngineError as error:
+            self._keep(
+                run, RunStatus(state=RunState.FAILED, exit_code=125, reason=error.message, limits=limits)
+            )
             self.engine.remove(run.container)
             raise
         self._note(run, self.engine.inspect(run.container))
@@ -166,29 +202,44 @@ class ContainerRuntime(Runtime):
     def container(self, spec: RunSpec, image: ImageRecord, run: Handle) -> Container:
         """Return the container that a run is; makes the directories that it sees."""
         spec.output.mkdir(parents=True, exist_ok=True)
-        mounts = contract.mounts(spec)
+        return self.dressed(
+            run,
+            image,
+            Container(
+                name=run.container,
+                image=image.id,
+                command=contract.command(spec, image),
+                variables=contract.variables(spec, image, run.key, os.environ),
+                mounts=tuple(contract.mounts(spec)),
+                workdir=contract.PROGRAM if spec.program is not None else workdir(image, image.train),
+                labels={"run": spec.run_id, "job": spec.job_id, **spec.labels},
+                resources=spec.resources,
+                network=self.network if spec.network else NO_NETWORK,
+            ),
+        )
+
+    def dressed(self, run: Handle, image: ImageRecord, container: Container) -> Container:
+        """Return a container with what all of ours have: user, labels, and a log that can be read back.
+
+        :param container: with labels that do not begin with ``kaos.`` yet
+        """
         user, namespace = self._who(image)
         if user is not None or image.user:
-            _let_in(mounts)
-        labels = {"run": spec.run_id, "job": spec.job_id, "key": run.key, **spec.labels}
+            _let_in(container.mounts)
+        labels = {**container.labels, "key": run.key}
         if INSTANCE in os.environ:
             labels["instance"] = os.environ[INSTANCE]
-        variables = contract.variables(spec, image, run.key, os.environ)
+        variables = dict(container.variables)
         if user is not None and "HOME" not in image.variables:
             variables.setdefault("HOME", "/tmp")  # noqa: S108  of the container
-        return Container(
-            name=run.container,
-            image=image.id,
-            command=contract.command(spec, image),
-            variables=variables,
-            mounts=tuple(mounts),
-            workdir=_workdir(spec, image),
-            user=user,
-            user_namespace=namespace,
-            labels={f"{LABEL}.{name}": value for name, value in labels.items()},
-            resources=spec.resources,
-            network=self.network if spec.network else NO_NETWORK,
-            log=logs.log_file(self.engine, run.directory),
+        return container.model_copy(
+            update={
+                "user": user,
+                "user_namespace": namespace,
+                "labels": {f"{LABEL}.{name}": value for name, value in labels.items()},
+                "variables": variables,
+                "log": logs.log_file(self.engine, run.directory),
+            }
         )
 
     def _who(self, image: ImageRecord) -> tuple[str | None, str]:
@@ -208,7 +259,7 @@ class ContainerRuntime(Runtime):
     def _ask(self, run: Handle, order: records.Record) -> RunStatus:
         """Return how the run is from its container; keep its end and remove it, if it has ended."""
         engine = engine_named(run.engine)
-        state = _patiently(engine, run.container)
+        state = _patiently(engine, run.container, self.patience)
         if state is None or not (state.running or state.ended):
             # Removed by another observer, who kept its end before; or by hand; or never started.
             ended = run.record(records.EXIT)
@@ -270,7 +321,7 @@ class ContainerRuntime(Runtime):
         """Return the exit code and the reason of a script that could not be started."""
         content, _ = logs.read_log(engine_named(run.engine), run, 0)
         match = _NO_EXEC.search(content.decode(errors="replace").strip()[-1000:])
-        path = order["train"]
+        path = order["script"]
         if match is None or not path:
             return code, reason
         engine = engine_named(run.engine)
@@ -288,9 +339,9 @@ class ContainerRuntime(Runtime):
             run.write(records.CONTAINER, id=state.id, process=list(process), started_at=started)
 
 
-def _patiently(engine: ContainerEngine, container: str) -> ContainerState | None:
+def _patiently(engine: ContainerEngine, container: str, seconds: float) -> ContainerState | None:
     """Return how a container is; a daemon that starts anew is given time to answer."""
-    deadline = time.monotonic() + _SECONDS_OF_TROUBLE
+    deadline = time.monotonic() + seconds
     while True:
         try:
             return engine.inspect(container)
@@ -310,15 +361,14 @@ def _limits(engine: ContainerEngine, resources: Resources) -> str:
     return ", ".join(words) or "none asked for"
 
 
-def _workdir(spec: RunSpec, image: ImageRecord) -> str | None:
-    if spec.program is not None:
-        return contract.PROGRAM
-    folder = image.train.rpartition("/")[0]
+def workdir(image: ImageRecord, script: str) -> str | None:
+    """Return where a script of an image runs, None for the image's own working directory."""
+    folder = script.rpartition("/")[0]
     # A script may read the files beside it by their names alone.
     return folder if folder and folder != image.workdir else None
 
 
-def _let_in(mounts: list[Mount]) -> None:
+def _let_in(mounts: Iterable[Mount]) -> None:
     """Let a user who is not us use what is mounted: the directories above stay ours alone."""
     for mount in mounts:
         for path in (mount.source, *(path for path in mount.source.rglob("*") if path.is_dir())):
