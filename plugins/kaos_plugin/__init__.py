@@ -10,6 +10,7 @@ from airflow.plugins_manager import AirflowPlugin
 # Every process loads the plugins once and forks its workers from there: what tasks need is in memory then.
 import kaos_dags.dag_bundle  # noqa: F401
 import kaos_operators.warm  # noqa: F401
+from kaos_plugin import listener
 
 _UI = "/kaos/ui"
 
@@ -18,6 +19,7 @@ class KaosPlugin(AirflowPlugin):
     """Mount the API under ``/kaos`` and show a job's record beside its run."""
 
     name = "kaos"
+    listeners = [listener]  # noqa: RUF012
     external_views = [  # noqa: RUF012 (Airflow removes entries in place)
         {
             "name": "kaos",
