@@ -20,6 +20,7 @@ KaosError
 │   └── SourceUnavailableError   none of them for good: another try may do
 ├── TrainingFailedError          the user's script failed
 ├── JobFailedError               a job that was waited for did not succeed
+├── NotReproducedError           a model that was made again came out differently
 ├── ServingFailedError           a revision of an endpoint that does not start, or not answer
 ├── ServerUnreachableError
 └── LocalServerError             `kaos up` could not start, or a process of it is not there
@@ -242,6 +243,13 @@ class JobFailedError(KaosError):
     """Report a job that ended in another state than success."""
 
     code = "job_failed"
+
+
+class NotReproducedError(KaosError):
+    """Report a model that was made again, of the same inputs, and came out differently."""
+
+    code = "not_reproduced"
+    exit_code = 8
 
 
 class ServingFailedError(KaosError):

@@ -115,6 +115,26 @@ class Inputs(Value):
         return [key for key, pin in given.items() if pin is None]
 
 
+class Reproduces(Value):
+    """The model that a job makes again, and how.
+
+    :param digest: of the model's tree
+    :param record: digest of its record, an object in the store, whose environment is taken
+    :param job_id: that made it; of several the one that was asked for
+    :param trial: index of the trial that made it
+    :param tolerance: by which metrics may differ and count as equal, absolute
+    :param rebuild: build the environment anew in the place of the one that is pinned
+    """
+
+    model_id: str
+    digest: str
+    record: str
+    job_id: str
+    trial: int
+    tolerance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    rebuild: bool = False
+
+
 class JobDocument(Value):
     """Everything that a job runs on. Its digest, in the Airflow run's conf, pins all of it.
 
@@ -131,6 +151,7 @@ class JobDocument(Value):
     :param reuse: take a trial's model from an earlier job with the same environment, data and parameters
     :param only: indexes of the trials to run; None for all
     :param rerun_of: the job whose inputs these are
+    :param reproduces: the model that it makes again, to be compared
     :param network: whether its scripts may use the network; the process runtime cannot keep them from it
     :param no_cache: build its image anew, with none of the layers from before
     :param submitted_at: time of the deploy, UTC
@@ -155,6 +176,7 @@ class JobDocument(Value):
     reuse: bool = False
     only: list[int] | None = None
     rerun_of: str | None = None
+    reproduces: Reproduces | None = None
     resources: Resources
     runtime: str
     network: bool = True

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from kaos.errors import KaosError
 from kaos.job import JobOutcome, JobState, Stage
 from kaos.lineage import AirflowRun
+from kaos.reproductions import Reproductions
 from kaos_operators.hook import open_job
 from kaos_operators.links import JobLink, job_page
 
@@ -63,7 +64,7 @@ class KaosOperator(BaseOperator):
 
     def fail(self, document: JobDocument, workspace: WorkspaceCatalog, error: KaosError) -> None:
         """Record why the job cannot succeed any more."""
-        workspace.set_outcome(
+        outcome = workspace.set_outcome(
             JobOutcome(
                 job_id=document.job_id,
                 state=JobState.FAILURE,
@@ -72,6 +73,7 @@ class KaosOperator(BaseOperator):
                 ended_at=datetime.now(UTC),
             )
         )
+        Reproductions(workspace).conclude(document, None, outcome.reason)
 
 
 def airflow_run(context: Context) -> AirflowRun:

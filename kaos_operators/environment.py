@@ -15,6 +15,7 @@ from kaos.runtime.process import ProcessRuntime
 from kaos.source import DOCKERFILE, MODEL
 from kaos.transfer.checkout import checkout
 from kaos_operators.hook import runtimes, work_directory
+from kaos_operators.pinned import PinnedBuild, same_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +82,8 @@ def build_of(workspace: WorkspaceCatalog, document: Document) -> Build:
     :raises InvalidInputError: the server does not allow its runtime
     """
     check_allowed(document.runtime)
+    if document.reproduces is not None and not document.reproduces.rebuild:
+        return PinnedBuild(workspace, document, document.reproduces)
     if document.runtime == CONTAINER:
         from kaos_operators.containers import ImageBuild
 
@@ -124,7 +127,8 @@ class EnvironmentBuild:
         """Make the environment, or find it made."""
         spec = environment_spec(self.workspace, self.document)
         built = environment_builder().build(spec, log)
-        self.workspace.set_image(self.document.source.digest, built.digest)
+        if self.document.reproduces is None:
+            self.workspace.set_image(self.document.source.digest, built.digest)
         return BuildRecord(
             runtime=PROCESS,
             environment=built.digest,
@@ -151,6 +155,8 @@ def environment_of(
     """Return the environment that was built, on this worker: from the same lock if another one built it."""
     spec = environment_spec(workspace, document)
     lock = workspace.store.objects.get(build.lock).decode()
+    if document.reproduces is not None:
+        return same_python(environment_builder(), spec, lock, build.python, log), spec
     return environment_builder().build(spec, log, lock), spec
 
 

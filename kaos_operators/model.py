@@ -11,6 +11,7 @@ from kaos.errors import TrainingFailedError
 from kaos.job import JobOutcome, JobState, Trial
 from kaos.lineage import BuildRecord
 from kaos.model import JobSummary, ModelRecord, TrialSummary
+from kaos.reproductions import Reproductions
 from kaos_operators.base import KaosOperator, airflow_run
 from kaos_operators.train import model_metrics
 
@@ -55,6 +56,8 @@ class RegisterModelOperator(KaosOperator):
         workspace.drop_live(document.job_id)  # of trials whose worker was lost
         if not models:
             raise TrainingFailedError(self._why(records))
+        # Before the outcome: whoever sees that the job has ended finds the verdict.
+        Reproductions(workspace).conclude(document, next(iter(models.values())))
         shown = [model.model_id for model in models.values()]
         workspace.set_outcome(
             JobOutcome(
@@ -67,7 +70,10 @@ class RegisterModelOperator(KaosOperator):
             )
         )
         for asset in self.outlets:
-            context["outlet_events"][asset].extra = {"job": document.job_id, "models": list(shown[:100])}
+            extra: dict[str, Any] = {"job": document.job_id, "models": list(shown[:100])}
+            if document.reproduces is not None:
+                extra["reproduces"] = document.reproduces.model_id
+            context["outlet_events"][asset].extra = extra
         return {"models": shown[:1000]}
 
     def _register(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,9 @@ def print_info(job: JobInfo, metric: str | None, url: str) -> None:
         name = f"build-train-{job.models[0].source.name}:{job.image.id[:SHORT]}"
         pushed = f", pushed as {job.image.digest[:19]}" if job.image.digest else ""
         click.echo(f"    Image: {name} ({job.image.engine}{pushed})")
+    if job.reproduces is not None:
+        verdict = job.reproduction.shown if job.reproduction else "no verdict yet"
+        click.echo(f"    Reproduces: {job.reproduces}, {verdict}")
     click.echo(f"    Airflow: {url}{job.url}")
     click.echo()
     click.echo(f"    Page count: {job.pages}")
@@ -170,6 +174,7 @@ def info_json(job: JobInfo) -> dict[str, Any]:
             "metrics": model.metrics,
             "reused_from": model.reused_from,
             "step": model.step,
+            "reproductions": [each.model_dump(mode="json") for each in model.reproductions],
         }
         for index, model in enumerate(job.models)
     ]
@@ -224,10 +229,17 @@ def _model(model: ModelRow) -> str:
     """Return a model's id, or what there is to say of a trial without one."""
     if model.model_id is not None:
         taken_over = f"\nfrom job {model.reused_from[:_SHORT_JOB]}" if model.reused_from else ""
-        return f"{model.model_id}{taken_over}"
+        return f"{model.model_id}{taken_over}{_reproduced(model)}"
     if model.state is JobState.RUNNING and model.metrics:
         return f"{model.state}\n{show(model.step, model.metrics, most=_LIVE)}"
     return f"{model.state}\n{model.reason}".strip()
+
+
+def _reproduced(model: ModelRow) -> str:
+    """Return how often a model was made again, with which verdicts."""
+    verdicts = Counter(str(each.verdict) for each in model.reproductions)
+    shown = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    return f"\nmade again: {shown}" if shown else ""
 
 
 def _narrow_info(row: dict[str, Any]) -> dict[str, Any]:

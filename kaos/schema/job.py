@@ -10,6 +10,7 @@ from pydantic import Field
 from kaos.curves import LiveTrial
 from kaos.job import BundlePin, JobState, ManifestPin, Stage
 from kaos.lineage import ImageRecord
+from kaos.reproduction import Reproduction, Verdict
 from kaos.resources import Resources
 from kaos.value import Value
 
@@ -70,6 +71,14 @@ class StageState(Value):
     seconds: float | None
 
 
+class ReproducedRow(Value):
+    """A job that made a model again, and what came of it."""
+
+    job_id: str
+    verdict: Verdict
+    ended_at: datetime
+
+
 class ModelRow(Value):
     """A model, or a trial that has none yet, in `train info`.
 
@@ -79,6 +88,7 @@ class ModelRow(Value):
     :param score: value of the metric that was asked for
     :param reused_from: the job that the model was taken over from
     :param step: where in the training a trial is that runs, and whose newest metrics these are
+    :param reproductions: jobs that made the model again, the oldest first
     """
 
     source: BundlePin
@@ -95,6 +105,7 @@ class ModelRow(Value):
     metrics: dict[str, Any] = Field(default_factory=dict)
     reused_from: str | None = None
     step: float | None = None
+    reproductions: list[ReproducedRow] = Field(default_factory=list)
 
 
 class JobInfo(Value):
@@ -108,6 +119,8 @@ class JobInfo(Value):
     :param metrics: names of the available metrics
     :param live: newest metrics of trials that run, at most twenty
     :param image: that its scripts ran in, in the container runtime
+    :param reproduces: id of the model that it makes again
+    :param reproduction: what came of that, once it has ended
     """
 
     job_id: str
@@ -138,6 +151,8 @@ class JobInfo(Value):
     pages: int
     page: int
     live: list[LiveTrial] = Field(default_factory=list)
+    reproduces: str | None = None
+    reproduction: Reproduction | None = None
 
 
 class LogChunk(Value):

@@ -19,6 +19,7 @@ from kaos.lineage import ImageRecord
 from kaos.model import JobSummary, TrialSummary, short_model, sort_key
 from kaos.names import dag_id
 from kaos.parameters import point_path
+from kaos.reproductions import Reproductions
 from kaos.schema.job import (
     DownloadProgress,
     JobContent,
@@ -27,6 +28,7 @@ from kaos.schema.job import (
     JobModel,
     JobRow,
     ModelRow,
+    ReproducedRow,
     StageState,
 )
 from kaos_dags.publish import publish
@@ -130,6 +132,8 @@ def job_info(
         pages=max(1, -(-len(found) // PAGE)),
         page=page,
         live=live[:SHOWN],
+        reproduces=document.reproduces.model_id if document.reproduces else None,
+        reproduction=Reproductions(workspace).of_job(document),
     )
 
 
@@ -240,6 +244,7 @@ def kill_job(workspace: WorkspaceCatalog, document: JobDocument, user: str, db: 
             by=user,
         )
     )
+    Reproductions(workspace).conclude(document, None, outcome.reason)
     airflow_internals.fail_run(*key, db)
     deadline = time.monotonic() + _END_SECONDS
     while end_runs_here(document.job_id) and time.monotonic() < deadline:
@@ -423,6 +428,10 @@ def _model_row(
             "metrics": metrics,
             "reused_from": trial.reused_from,
             "step": trial.step,
+            "reproductions": [
+                ReproducedRow(job_id=found.job_id, verdict=found.verdict, ended_at=found.ended_at)
+                for found in Reproductions(workspace).of_model(trial.model_id or "none")
+            ],
         }
     )
 

@@ -15,6 +15,7 @@ from kaos.schema.bundle import BundleKind
 from kaos.schema.deploy import DeployRequest, DeployResponse, Parameters
 from kaos_cli import train_compare, train_output, train_plot
 from kaos_cli.client import WorkspaceClient, connect
+from kaos_cli.commands.reproduce import reproduce
 from kaos_cli.config import Config, current_workspace, load_config, remember_rows, row
 from kaos_cli.options import JobOptions
 from kaos_cli.output import OutputOption, done, print_json, progress_bar, say
@@ -26,6 +27,9 @@ _LIST = "kaos train list"
 @click.group()
 def train() -> None:
     """Train models, watch them, and get everything back."""
+
+
+train.add_command(reproduce)
 
 
 @train.command()

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from kaos_plugin.routes import bundles, deploys, endpoints, jobs, models, pages, server, workspaces
+from kaos_plugin.routes import (
+    bundles,
+    deploys,
+    endpoints,
+    jobs,
+    models,
+    pages,
+    reproductions,
+    server,
+    workspaces,
+)
 
 api_router = APIRouter(prefix="/api/v1")
-for module in (server, workspaces, bundles, deploys, jobs, models, endpoints):
+for module in (server, workspaces, bundles, deploys, jobs, models, endpoints, reproductions):
     api_router.include_router(module.router)
 
 ui_router = pages.router

@@ -1,0 +1,150 @@
+"""Models that are made again: of what is pinned, compared, and recorded, through a real server."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from e2e.harness import TRAIN, Kaos, Server, until, write_data, write_source
+
+SCORE = f"""{TRAIN}
+from time import time_ns
+params = json.loads(Path(os.environ["KAOS_PARAMS"]).read_text())
+degree = params.get("degree", 1)
+(output / "model" / "model.txt").write_text(f"{{degree}}")
+(output / "metrics" / "metrics.json").write_text(json.dumps({{"score": degree / 10}}))
+"""
+"""Gives the same model every time."""
+
+
+def test_the_template_is_reproduced_to_the_byte(server: Server, kaos: Kaos) -> None:
+    kaos.run("template", "get", "--name", "mnist")
+    template = kaos.directory / "templates" / "mnist"
+    params = template / "hyperopt" / "params_few.json"
+    params.parent.mkdir(exist_ok=True)
+    params.write_text('{"degree": [2, 3]}')
+    job_id = kaos.deploy_and_wait("-s", template / "model-train", "-d", template / "data", "-h", params)
+    original = kaos.info(job_id)["models"][1]
+    # Somebody deploys something else meanwhile: what was current then does not count.
+    other = write_source(kaos.directory / "other", SCORE)
+    kaos.deploy_and_wait("-s", other, "--no-hyperparams")
+    inputs = kaos.json("workspace", "info")["inputs"]
+    found = kaos.json("train", "reproduce", "-m", original["model_id"])
+    assert found["verdict"] == "identical"
+    assert (found["digest"], found["made"], found["made_id"]) == (
+        original["model_digest"],
+        original["model_digest"],
+        original["model_id"],
+    )
+    assert (found["original_job"], found["trial"]) == (job_id, 1)
+    assert (found["changed"], found["metrics"], found["environment"]) == ([], [], [])
+    made = kaos.info(found["job_id"])
+    (only,) = made["models"]
+    assert (only["hyperparams"], only["reused_from"]) == ({"degree": 3}, None)
+    assert kaos.log(found["job_id"]) != []
+    assert kaos.json("workspace", "info")["inputs"] == inputs
+    assert kaos.json("train", "list")[0]["job_id"] == found["job_id"]
+    assert f"Reproduces: {original['model_id']}, reproduced to the byte" in (
+        kaos.run("train", "info", "-j", found["job_id"]).stdout
+    )
+    assert "made again: 1 identical" in kaos.run("train", "info", "-j", job_id).stdout
+
+
+def test_a_model_that_comes_out_otherwise(kaos: Kaos, tmp_path: Path) -> None:
+    script = f"""{SCORE}
+(output / "when.txt").write_text(str(time_ns()))
+(output / "metrics" / "metrics.json").write_text(json.dumps({{"score": time_ns() % 1000 / 1e6 + 1}}))
+"""
+    job_id = kaos.deploy_and_wait(
+        "-s", write_source(tmp_path / "s", script), "-d", write_data(tmp_path / "d")
+    )
+    (model,) = kaos.info(job_id)["models"]
+    different = kaos.run("train", "reproduce", "-m", model["model_id"], code=8)
+    assert f"{model['model_id']}: not reproduced: another model came out" in different.stdout
+    assert re.search(r"\| +score +\| 1\.\d+ +\| 1\.\d+ +\| +no +\|", different.stdout)
+    assert re.search(r"\| +when.txt +\| +changed +\|", different.stdout)
+    assert "kaos train get -j" in different.stderr
+    equal = kaos.run("train", "reproduce", "-m", model["model_id"], "--tolerance", "0.01")
+    assert "reproduced: equal metrics within 0.01, other files" in equal.stdout
+    assert "made again: 1 different, 1 equal" in kaos.run("train", "info", "-j", job_id).stdout
+    assert "Give a number from 0" in (
+        kaos.run("train", "reproduce", "-m", model["model_id"], "--tolerance", "-1", code=2).stderr
+    )
+
+
+def test_the_environment_is_that_of_the_lock(server: Server, kaos: Kaos, tmp_path: Path) -> None:
+    script = f"""{SCORE}
+import six
+print("six", six.__version__)
+"""
+    # Of each workspace's own: nothing that another test resolved is there.
+    requirements = "six>=1.15\nidna\n"
+    source = write_source(tmp_path / "s", script, requirements=requirements)
+    job_id = kaos.deploy_and_wait("-s", source, "-d", write_data(tmp_path / "d"))
+    (model,) = kaos.info(job_id)["models"]
+    (before,) = kaos.log(job_id)
+    # Time passes: the same requirements are resolved to something else now.
+    older = write_source(tmp_path / "older", script, requirements="six==1.16.0\nidna\n")
+    kaos.deploy_and_wait("-s", older)
+    locks = {
+        path: path.read_text() for path in (server.home / "work" / "environments" / "locks").glob("*.txt")
+    }
+    (old,) = (text for text in locks.values() if "six==1.16.0" in text)
+    (path,) = (each for each, text in locks.items() if "six==" in text and "idna==" in text and text != old)
+    path.write_text(old)
+    found = kaos.json("train", "reproduce", "-m", model["model_id"])
+    assert (found["verdict"], found["environment"]) == ("identical", [])
+    assert kaos.log(found["job_id"]) == [before]
+    shown = kaos.run("train", "reproduce", "-m", model["model_id"], "--rebuild").stdout
+    assert f"{model['model_id']}: reproduced to the byte, in another environment" in shown
+    assert re.search(rf"\| +six +\| +{before.split()[1]} +\| +1\.16\.0 +\|", shown)
+
+
+def test_a_model_that_cannot_be_made_again(server: Server, kaos: Kaos, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    script = f"""{SCORE}
+if Path({str(marker)!r}).exists():
+    raise SystemExit("the weather changed")
+"""
+    source = write_source(tmp_path / "s", script)
+    jobs = [kaos.deploy_and_wait("-s", source, "-d", write_data(tmp_path / "d")) for _ in range(2)]
+    (model,) = kaos.info(jobs[0])["models"]
+    second = kaos.json("train", "reproduce", "-m", model["model_id"], "-j", jobs[1][:20])
+    assert second["original_job"] == jobs[1]
+    marker.touch()
+    failed = kaos.run("train", "reproduce", "-m", model["model_id"], "-o", "json", code=1)
+    assert json.loads(failed.stdout)["verdict"] == "failed"
+    assert json.loads(failed.stdout)["original_job"] == jobs[0]
+    assert "the weather changed" in json.loads(failed.stdout)["reason"] or "exit code 1" in failed.stdout
+    unknown = kaos.run("train", "reproduce", "-m", f"{model['model_id']}0", code=3)
+    assert f"Did you mean {model['model_id']}?" in unknown.stderr
+    assert (
+        "It was made by"
+        in kaos.run("train", "reproduce", "-m", model["model_id"], "-j", "ffffff", code=3).stderr
+    )
+    kaos.run("model", "import", write_data(tmp_path / "elsewhere"), "--name", "foreign")
+    (imported,) = kaos.json("model", "list")
+    refused = kaos.run("train", "reproduce", "-m", imported["model_id"], code=2)
+    assert f"The model {imported['model_id']} was imported" in refused.stderr
+    assert "nobody knows what made it" in refused.stderr
+
+
+def test_nobody_has_to_wait_for_the_verdict(kaos: Kaos, tmp_path: Path) -> None:
+    slow = f"{SCORE}\nimport time\ntime.sleep(1.5)\n"
+    job_id = kaos.deploy_and_wait("-s", write_source(tmp_path / "s", slow), "-d", write_data(tmp_path / "d"))
+    (model,) = kaos.info(job_id)["models"]
+    started = kaos.json("train", "reproduce", "-m", model["model_id"], "--no-wait")
+    assert "no verdict yet" in kaos.run("train", "info", "-j", started["job_id"]).stdout
+    found = until(lambda: kaos.info(started["job_id"])["reproduction"], 60, "the verdict")
+    assert found["verdict"] == "identical"
+    killed = kaos.json("train", "reproduce", "-m", model["model_id"], "--no-wait")["job_id"]
+    kaos.run("train", "kill", "-j", killed)
+    found = kaos.info(killed)["reproduction"]
+    assert found["verdict"] == "failed"
+    assert found["reason"].startswith("Killed by ")
+
+
+def test_who_may_only_look_makes_nothing_again(kaos: Kaos, eve: Kaos, workspace: str) -> None:
+    eve.run("workspace", "set", "-n", workspace)
+    assert "may not deploy" in eve.run("train", "reproduce", "-m", "x", code=5).stderr
