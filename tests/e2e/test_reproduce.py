@@ -18,33 +18,45 @@ degree = params.get("degree", 1)
 """Gives the same model every time."""
 
 
-def test_the_template_is_reproduced_to_the_byte(server: Server, kaos: Kaos) -> None:
+def test_the_template_is_reproduced_to_the_byte(kaos: Kaos) -> None:
     kaos.run("template", "get", "--name", "mnist")
     template = kaos.directory / "templates" / "mnist"
-    params = template / "hyperopt" / "params_few.json"
-    params.parent.mkdir(exist_ok=True)
-    params.write_text('{"degree": [2, 3]}')
-    job_id = kaos.deploy_and_wait("-s", template / "model-train", "-d", template / "data", "-h", params)
-    original = kaos.info(job_id)["models"][1]
-    # Somebody deploys something else meanwhile: what was current then does not count.
-    other = write_source(kaos.directory / "other", SCORE)
-    kaos.deploy_and_wait("-s", other, "--no-hyperparams")
-    inputs = kaos.json("workspace", "info")["inputs"]
-    found = kaos.json("train", "reproduce", "-m", original["model_id"])
+    job_id = kaos.deploy_and_wait("-s", template / "model-train", "-d", template / "data")
+    (original,) = kaos.info(job_id)["models"]
+    kaos.run("model", "tag", original["model_id"], "production")
+    shown = kaos.run("train", "reproduce", "-m", "production").stdout
+    assert shown == f"{original['model_id']}: reproduced to the byte\n"
+    made = kaos.info(kaos.json("train", "list")[0]["job_id"])
+    found = made["reproduction"]
     assert found["verdict"] == "identical"
-    assert (found["digest"], found["made"], found["made_id"]) == (
-        original["model_digest"],
-        original["model_digest"],
-        original["model_id"],
-    )
-    assert (found["original_job"], found["trial"]) == (job_id, 1)
+    assert found["digest"] == found["made"] == original["model_digest"]
+    assert (found["original_job"], found["made_id"]) == (job_id, original["model_id"])
     assert (found["changed"], found["metrics"], found["environment"]) == ([], [], [])
+    # It was trained, and not taken over.
+    assert made["models"][0]["reused_from"] is None
+    logs = [kaos.log(each) for each in (made["job_id"], job_id)]
+    assert logs[0][:-1] == logs[1][:-1] != []
+    assert logs[0] != logs[1]  # the last line names the job's directory
+
+
+def test_one_trial_on_inputs_that_are_not_current_any_more(kaos: Kaos, tmp_path: Path) -> None:
+    params = tmp_path / "params.json"
+    params.write_text('{"degree": [2, 3]}')
+    source, data = write_source(tmp_path / "s", SCORE), write_data(tmp_path / "d")
+    job_id = kaos.deploy_and_wait("-s", source, "-d", data, "-h", params, "--reuse", "--cpu", "1")
+    original = kaos.info(job_id)["models"][1]
+    write_data(tmp_path / "d", "4,5,6\n")
+    kaos.deploy_and_wait("-d", data, "--no-hyperparams")
+    inputs = kaos.json("workspace", "info")["inputs"]
+    assert inputs["params"] is None
+    found = kaos.json("train", "reproduce", "-m", original["model_id"])
+    assert (found["verdict"], found["trial"]) == ("identical", 1)
+    assert kaos.json("workspace", "info")["inputs"] == inputs
     made = kaos.info(found["job_id"])
     (only,) = made["models"]
     assert (only["hyperparams"], only["reused_from"]) == ({"degree": 3}, None)
-    assert kaos.log(found["job_id"]) != []
-    assert kaos.json("workspace", "info")["inputs"] == inputs
-    assert kaos.json("train", "list")[0]["job_id"] == found["job_id"]
+    assert only["data_digest"] == original["data_digest"]
+    assert made["resources"]["cpu"] == 1
     assert f"Reproduces: {original['model_id']}, reproduced to the byte" in (
         kaos.run("train", "info", "-j", found["job_id"]).stdout
     )
@@ -62,7 +74,7 @@ def test_a_model_that_comes_out_otherwise(kaos: Kaos, tmp_path: Path) -> None:
     (model,) = kaos.info(job_id)["models"]
     different = kaos.run("train", "reproduce", "-m", model["model_id"], code=8)
     assert f"{model['model_id']}: not reproduced: another model came out" in different.stdout
-    assert re.search(r"\| +score +\| 1\.\d+ +\| 1\.\d+ +\| +no +\|", different.stdout)
+    assert re.search(r"\| +score +\| +1\.\d+ +\| +1\.\d+ +\| +no +\|", different.stdout)
     assert re.search(r"\| +when.txt +\| +changed +\|", different.stdout)
     assert "kaos train get -j" in different.stderr
     equal = kaos.run("train", "reproduce", "-m", model["model_id"], "--tolerance", "0.01")
