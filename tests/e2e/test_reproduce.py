@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from e2e.harness import TRAIN, Kaos, Server, until, write_data, write_source
+from e2e.harness import DOCKERFILE, TRAIN, Kaos, Server, until, write_data, write_source
 
 SCORE = f"""{TRAIN}
 from time import time_ns
@@ -90,14 +90,16 @@ def test_the_environment_is_that_of_the_lock(server: Server, kaos: Kaos, tmp_pat
 import six
 print("six", six.__version__)
 """
-    # Of each workspace's own: nothing that another test resolved is there.
-    requirements = "six>=1.15\nidna\n"
-    source = write_source(tmp_path / "s", script, requirements=requirements)
+    dockerfile = f"{DOCKERFILE}WORKDIR /opt/p\nCOPY . /opt/p/\nRUN pip install -r requirements.txt\n"
+    newest = {"requirements": "six>=1.15\nidna\n", "dockerfile": dockerfile}
+    source = write_source(tmp_path / "s", script, **newest)
     job_id = kaos.deploy_and_wait("-s", source, "-d", write_data(tmp_path / "d"))
     (model,) = kaos.info(job_id)["models"]
     (before,) = kaos.log(job_id)
     # Time passes: the same requirements are resolved to something else now.
-    older = write_source(tmp_path / "older", script, requirements="six==1.16.0\nidna\n")
+    older = write_source(
+        tmp_path / "older", script, requirements="six==1.16.0\nidna\n", dockerfile=dockerfile
+    )
     kaos.deploy_and_wait("-s", older)
     locks = {
         path: path.read_text() for path in (server.home / "work" / "environments" / "locks").glob("*.txt")
