@@ -18,7 +18,7 @@ from kaos.runtime.container.registry import Login, Registry, host_of
 from kaos.runtime.container.runtime import ContainerRuntime
 from kaos_operators.environment import CONTAINER, image_spec
 from kaos_operators.hook import work_directory
-from kaos_operators.pinned import NothingKnown
+from kaos_operators.pinned import NothingKnown, reproduced
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -116,7 +116,7 @@ class ImageBuild:
         record, reused = self.images.build(
             image_spec(self.workspace, self.document),
             log,
-            self.workspace if self.document.reproduces is None else NothingKnown(),
+            self.workspace if reproduced(self.document) is None else NothingKnown(),
             no_cache=self.document.no_cache,
         )
         return BuildRecord(

@@ -15,7 +15,7 @@ from kaos.runtime.process import ProcessRuntime
 from kaos.source import DOCKERFILE, MODEL
 from kaos.transfer.checkout import checkout
 from kaos_operators.hook import runtimes, work_directory
-from kaos_operators.pinned import PinnedBuild, same_python
+from kaos_operators.pinned import PinnedBuild, reproduced, same_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,8 +82,9 @@ def build_of(workspace: WorkspaceCatalog, document: Document) -> Build:
     :raises InvalidInputError: the server does not allow its runtime
     """
     check_allowed(document.runtime)
-    if document.reproduces is not None and not document.reproduces.rebuild:
-        return PinnedBuild(workspace, document, document.reproduces)
+    asked = reproduced(document)
+    if asked is not None and not asked.rebuild:
+        return PinnedBuild(workspace, document, asked)
     if document.runtime == CONTAINER:
         from kaos_operators.containers import ImageBuild
 
@@ -127,7 +128,7 @@ class EnvironmentBuild:
         """Make the environment, or find it made."""
         spec = environment_spec(self.workspace, self.document)
         built = environment_builder().build(spec, log)
-        if self.document.reproduces is None:
+        if reproduced(self.document) is None:
             self.workspace.set_image(self.document.source.digest, built.digest)
         return BuildRecord(
             runtime=PROCESS,

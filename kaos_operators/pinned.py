@@ -7,21 +7,30 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kaos.errors import ContainerEngineError, CorruptObjectError, EnvironmentBuildError
+from kaos.job import JobDocument
 from kaos.lineage import BuildRecord, ImageRecord
 from kaos.reproductions import Reproductions
 
 if TYPE_CHECKING:
     from kaos.catalog import WorkspaceCatalog
+    from kaos.endpoint import ServeDocument
     from kaos.image import EnvironmentSpec
-    from kaos.job import JobDocument, Reproduces
+    from kaos.job import Reproduces
     from kaos.runtime.base import Environment
     from kaos.runtime.environment import EnvironmentBuilder
+
+
+def reproduced(document: JobDocument | ServeDocument) -> Reproduces | None:
+    """Return the model that a job makes again, None of any other job and of a revision."""
+    return document.reproduces if isinstance(document, JobDocument) else None
 
 
 class PinnedBuild:
     """Have what a model was made in on this worker; nothing is resolved or built from a Dockerfile."""
 
-    def __init__(self, workspace: WorkspaceCatalog, document: JobDocument, asked: Reproduces) -> None:
+    def __init__(
+        self, workspace: WorkspaceCatalog, document: JobDocument | ServeDocument, asked: Reproduces
+    ) -> None:
         self.workspace = workspace
         self.document = document
         self.asked = asked
@@ -55,10 +64,12 @@ class PinnedBuild:
         return {"reused": True}
 
     def _lock(self, pinned: BuildRecord, log: Callable[[str], None]) -> dict[str, Any]:
-        from kaos_operators.environment import environment_of
+        from kaos_operators.environment import environment_builder, environment_spec
 
         try:
-            built, _ = environment_of(self.workspace, self.document, pinned, log)
+            spec = environment_spec(self.workspace, self.document)
+            lock = self.workspace.store.objects.get(pinned.lock).decode()
+            built = same_python(environment_builder(), spec, lock, pinned.python, log)
         except CorruptObjectError as error:
             raise CorruptObjectError(
                 f"The lock of {self.asked.model_id}: {error.message}", self._otherwise
