@@ -24,6 +24,9 @@ from kaos.errors import InvalidBundleError
 
 _HEADER = '["kaos-tree",1]'
 
+HEADER = _HEADER.encode() + b"\n"
+"""How every canonical tree begins."""
+
 
 class File(NamedTuple):
     """A regular file: path relative to the tree, size in bytes, SHA-256 of the content, executable bit."""

@@ -6,7 +6,8 @@ The refs, below ``workspaces/<workspace>/``::
     definitions/<name>              a Definition
     inputs                          the current Inputs; changes by compare-and-swap
     bundles/<kind>/<digest>         a Bundle as it was committed
-    trees/<digest>                  a tree that members of the workspace may read (a bundle's or a model's)
+    trees/<digest>                  a tree that members of the workspace may read (a bundle's or a model's);
+                                    empty, or the Note of its removal
     manifests/<digest>              a ManifestPin as it was committed
     origins/<manifest digest>       digest of what its URLs gave the last time
     jobs/<job_id>                   digest of the JobDocument
@@ -21,10 +22,12 @@ The refs, below ``workspaces/<workspace>/``::
     containers/<source digest>      the ImageRecord of what was last built from it for containers
     outcomes/<job_id>               a JobOutcome, once the job has ended
     models/<model_id>/<job>-<trial> digest of a ModelRecord; the same model may come out of several jobs
+    removed/...                     what retention removed, see kaos.removals
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
@@ -36,6 +39,7 @@ from kaos.errors import (
     ConflictError,
     CorruptObjectError,
     InvalidInputError,
+    RemovedError,
     UnknownNameError,
 )
 from kaos.job import (
@@ -46,12 +50,14 @@ from kaos.job import (
     JobOutcome,
     ManifestPin,
     ParametersPin,
+    new_job_id,
 )
 from kaos.lineage import ImageRecord, ResolvedManifest, TrialRecord
 from kaos.manifest import parse as parse_manifest
 from kaos.model import ModelRecord, model_id, model_identity
 from kaos.names import check_bundle, check_workspace
 from kaos.parameters import Space
+from kaos.retention import Note, Tombstone
 from kaos.schema.bundle import Bundle, BundleKind
 from kaos.schema.job import DownloadProgress
 from kaos.schema.workspace import Workspace
@@ -59,6 +65,8 @@ from kaos.store import Store
 from kaos.value import Value
 
 _ATTEMPTS = 100
+_SURE = 60.0
+"""Seconds for which a commit takes for granted what it has found in the store."""
 
 
 class Catalog:
@@ -151,14 +159,25 @@ class WorkspaceCatalog:
         :raises InvalidInputError: objects of the tree are missing; nothing was recorded
         """
         check_bundle(name)
+        with self.store.uses.hold():
+            looked = time.time()
+            self._check_arrived(tree)
+            self.store.objects.put(tree.encoded)
+            bundle = self._record_bundle(kind, name, tree, user)
+            self._keep_tree(tree.digest)
+            if time.time() - looked > _SURE:  # the machine slept, and nobody may have waited for us
+                self._check_arrived(tree)
+        return bundle
+
+    def _check_arrived(self, tree: Tree) -> None:
         missing = self.store.objects.missing(tree.objects)
         if missing:
             raise InvalidInputError(
                 f"{len(missing)} of the bundle's files have not arrived.",
                 "Deploy again: what arrived is kept.",
             )
-        self.store.objects.put(tree.encoded)
-        self.store.refs.create(f"{self._at}/trees/{tree.digest}", b"")
+
+    def _record_bundle(self, kind: BundleKind, name: str, tree: Tree, user: str) -> Bundle:
         new = BundlePin(
             name=name, digest=tree.digest, files=len(list(tree.files)), size=tree.size, author=user
         )
@@ -173,15 +192,15 @@ class WorkspaceCatalog:
         return Bundle.parse(self._swap(f"{self._at}/bundles/{kind}/{tree.digest}", record))
 
     def bundle(self, kind: BundleKind, digest: str) -> Bundle | None:
-        """Return the committed bundle with this full digest, or None."""
+        """Return the committed bundle with this full digest, or None; one that was removed is none."""
         ref = self.store.refs.get(f"{self._at}/bundles/{kind}/{digest}")
-        return Bundle.parse(ref.value) if ref else None
+        return Bundle.parse(ref.value) if ref and self.removed_tree(digest) is None else None
 
     def is_complete(self, digest: str) -> bool:
         """Tell whether everything that a tree of the workspace names is in the store."""
         try:
             return not self.store.objects.missing(self.tree(digest).objects)
-        except (CorruptObjectError, UnknownNameError):
+        except (CorruptObjectError, UnknownNameError, RemovedError):
             return False
 
     def bundle_digests(self) -> list[str]:
@@ -196,10 +215,47 @@ class WorkspaceCatalog:
         """Return the tree of a bundle or a model of this workspace, verified.
 
         :raises UnknownNameError: the workspace has none with this digest
+        :raises RemovedError: it had
         """
-        if self.store.refs.get(f"{self._at}/trees/{digest}") is None:
+        ref = self.store.refs.get(f"{self._at}/trees/{digest}")
+        if ref is None:
             raise UnknownNameError("bundle or model", digest[:12])
+        if ref.value:
+            raise RemovedError(
+                f"content of bundle or model {digest[:12]}",
+                Note.parse(ref.value).shown,
+                "Deploy its directory again, if you still have it: it gets the same digest.",
+            )
         return Tree.stored(self.store.objects.get(digest))
+
+    def removed_tree(self, digest: str) -> Note | None:
+        """Return when and why the content of a tree was removed, None if it was not."""
+        ref = self.store.refs.get(f"{self._at}/trees/{digest}")
+        return Note.parse(ref.value) if ref and ref.value else None
+
+    def use_tree(self, digest: str) -> None:
+        """Let a tree that a ref names by now count as kept, if it was removed and all of it is still here.
+
+        :raises RemovedError: it is not
+        """
+        note = self.removed_tree(digest)
+        if note is None:
+            return
+        try:
+            lacking = bool(self.store.objects.missing(Tree.stored(self.store.objects.get(digest)).objects))
+        except CorruptObjectError:
+            lacking = True
+        if lacking:
+            raise RemovedError(
+                f"content of bundle or model {digest[:12]}", note.shown, "Deploy its directory again."
+            )
+        self._keep_tree(digest)
+
+    def _keep_tree(self, digest: str) -> None:
+        """Register a tree, or take the note of its removal away; what names it has to be recorded before."""
+        name = f"{self._at}/trees/{digest}"
+        if not self.store.refs.create(name, b""):
+            self._swap(name, lambda _: b"")
 
     def trees(self) -> Iterator[tuple[str, str]]:
         """Iterate over the trees of the workspace: digest, and what it is to a person."""
@@ -207,7 +263,9 @@ class WorkspaceCatalog:
             record.pin.digest: f"bundle /{record.pin.name}:{record.pin.digest[:5]}"
             for record in (Bundle.parse(value) for _, value in self._values("bundles"))
         }
-        for name in self.store.refs.names(f"{self._at}/trees"):
+        for name, note in self._values("trees"):
+            if note:
+                continue
             digest = name.rpartition("/")[2]
             yield digest, f"{names.get(digest, f'model {digest[:6]}')} of workspace {self.workspace.name}"
 
@@ -218,6 +276,10 @@ class WorkspaceCatalog:
 
         :raises InvalidManifestError: it cannot be used; nothing was recorded
         """
+        with self.store.uses.hold():
+            return self._record_manifest(name, content, user)
+
+    def _record_manifest(self, name: str, content: bytes, user: str) -> ManifestPin:
         manifest = parse_manifest(content)
         new = ManifestPin(
             name=check_bundle(name),
@@ -312,9 +374,21 @@ class WorkspaceCatalog:
     # -- jobs --------------------------------------------------------------------------------------------
 
     def add_job(self, document: JobDocument) -> str:
-        """Record a job before it starts, and return the digest of its document."""
-        digest = self.store.objects.put(document.encode())
-        self.store.refs.set(f"{self._at}/jobs/{document.job_id}", digest.encode(), None)
+        """Record a job before it starts, and return the digest of its document.
+
+        :raises RemovedError: retention has removed what it should run on; nothing was recorded
+        """
+        name = f"{self._at}/jobs/{document.job_id}"
+        with self.store.uses.hold():
+            digest = self.store.objects.put(document.encode())
+            self.store.refs.set(name, digest.encode(), None)
+            try:
+                for pin in (document.source, document.data):
+                    if pin is not None:
+                        self.use_tree(pin.digest)
+            except RemovedError:
+                self.store.refs.delete(name)
+                raise
         return digest
 
     def job_ids(self) -> list[str]:
@@ -456,15 +530,50 @@ class WorkspaceCatalog:
 
     def add_model(self, record: ModelRecord) -> None:
         """Record a model, whose tree's objects are all in the store."""
-        digest = self.store.objects.put(record.encode())
-        self.store.refs.create(f"{self._at}/trees/{record.digest}", b"")
-        name = f"{self._at}/models/{record.model_id}/{record.job.job_id}-{record.trial.index}"
-        self.store.refs.create(name, digest.encode())
+        with self.store.uses.hold():
+            digest = self.store.objects.put(record.encode())
+            name = f"{self._at}/models/{record.model_id}/{record.job.job_id}-{record.trial.index}"
+            self.store.refs.create(name, digest.encode())
+            self._keep_tree(record.digest)
+        before = self.tombstone(record.model_id)
+        if before is not None and before.removed is not None:
+            self.add_tombstone(
+                before.model_copy(
+                    update={
+                        "removed": None,
+                        "back": f"job {record.job.job_id} made it again",
+                        "at": datetime.now(UTC),
+                    }
+                )
+            )
+
+    def add_tombstone(self, tombstone: Tombstone) -> None:
+        """Record that a model was removed, or that it is back; older ones stay."""
+        self.store.refs.create(
+            f"{self._at}/removed/models/{tombstone.model_id}/{new_job_id()}", tombstone.encode()
+        )
+
+    def tombstone(self, key: str) -> Tombstone | None:
+        """Return the newest tombstone of a model (by id), None if it was never removed."""
+        names = list(self.store.refs.names(f"{self._at}/removed/models/{key}"))
+        ref = self.store.refs.get(names[-1]) if names else None
+        return Tombstone.parse(ref.value) if ref else None
+
+    def removed_model(self, key: str) -> Note | None:
+        """Return when and why a model (by id) was removed, None if it was not, or is back."""
+        found = self.tombstone(key)
+        return found.removed if found else None
 
     def model_ids(self) -> list[str]:
         """Return the ids of all models, sorted."""
         names = self.store.refs.names(f"{self._at}/models")
         return sorted({name.split("/")[3] for name in names})
+
+    def models_of_jobs(self) -> Iterator[tuple[str, str]]:
+        """Iterate over the ids of models and of the jobs that made them, one for each record."""
+        for name in self.store.refs.names(f"{self._at}/models"):
+            key, made = name.split("/")[3:5]
+            yield key, made.partition("-")[0]
 
     def model_records(self, key: str) -> list[ModelRecord]:
         """Return the records of a model, the oldest first: one for each job and trial that made it.

@@ -13,6 +13,7 @@ KaosError
 ├── ConflictError                somebody else changed it meanwhile
 ├── UnauthenticatedError         no token, or one that expired
 ├── ForbiddenError
+├── RemovedError                 what retention removed: its records are left
 ├── CorruptObjectError           stored bytes that are not what their digest says
 ├── EnvironmentBuildError        the environment of a source bundle could not be made
 ├── ContainerEngineError         podman or docker is not there, or did not do what it was told
@@ -184,6 +185,21 @@ class ForbiddenError(KaosError):
     code = "forbidden"
     status = 403
     exit_code = 5
+
+
+class RemovedError(KaosError):
+    """Report something that retention removed: when, by whom, and what can be done.
+
+    :param what: such as ``model e23a2_c6062:4f6a1b``
+    :param note: the end of the sentence, ``removed by retention on ... by ...``
+    """
+
+    code = "removed"
+    status = 410
+    exit_code = 3
+
+    def __init__(self, what: str, note: str, next_step: str = "") -> None:
+        super().__init__(f"The {what} was {note}.", next_step)
 
 
 class CorruptObjectError(KaosError):

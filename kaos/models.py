@@ -16,9 +16,10 @@ from operator import attrgetter
 from kaos.bundle import Tree
 from kaos.catalog import WorkspaceCatalog
 from kaos.endpoint import ModelPin
-from kaos.errors import ConflictError, UnknownNameError
+from kaos.errors import ConflictError, RemovedError, UnknownNameError
 from kaos.model import ImportRecord, ListedModel, TagMove, short_model
 from kaos.names import check_model, check_tag
+from kaos.retention import Note
 
 _ATTEMPTS = 100
 
@@ -36,6 +37,7 @@ class Models:
 
         :param name: its id, or a tag
         :raises UnknownNameError: there is no such model
+        :raises RemovedError: retention has removed it
         """
         tag = self.tag(name) if ":" not in name else None  # every id has one, no tag has
         model_id = (tag.model_id if tag is not None else None) or name
@@ -54,6 +56,9 @@ class Models:
             imported = [each.model_id for each in self.imports()]
             known = [*self.workspace.model_ids(), *imported, *(each.name for each in self.tags())]
             raise UnknownNameError("model or tag", name, known, "See kaos train info, kaos model list.")
+        note = self.workspace.removed_model(model_id)
+        if note is not None:
+            raise removed_model(model_id, note)
         record = self.workspace.model_records(model_id)[0]
         return ModelPin(
             model_id=model_id,
@@ -188,6 +193,15 @@ def _listed(record: ImportRecord) -> ListedModel:
         job_id=None,
         by=record.imported_by,
         at=record.imported_at,
+    )
+
+
+def removed_model(model_id: str, note: Note) -> RemovedError:
+    """Return the error for a model that retention has removed."""
+    return RemovedError(
+        f"model {model_id}",
+        note.shown,
+        "Its records are left: kaos train info. The same training on the same inputs makes it again.",
     )
 
 

@@ -126,6 +126,108 @@ def test_concurrent_writers_of_one_object(store: Store) -> None:
     assert store.objects.get(digest_bytes(content)) == content
 
 
+def aside(store: Store, digest: str, batch: str = "1") -> None:
+    """Set one object aside."""
+    found = {each.digest: each for each in store.objects.stored()}
+    assert store.objects.condemn(found[digest], batch)
+
+
+@pytest.mark.parametrize(
+    "use", ["size", "missing", "read", "place", "place_writable", "put", "write", "restore"]
+)
+def test_use_of_an_object_that_was_set_aside_brings_it_back(store: Store, tmp_path: Path, use: str) -> None:
+    objects = store.objects
+    digest = objects.put(b"content")
+    aside(store, digest)
+    assert [(each.digest, each.size, each.batch) for each in objects.condemned()] == [(digest, 7, "1")]
+    assert list(objects.digests()) == []
+    match use:
+        case "size":
+            assert objects.size(digest) == 7
+        case "missing":
+            assert objects.missing({digest: 7}) == []
+        case "read":
+            assert objects.get(digest) == b"content"
+        case "place":
+            objects.place(digest, tmp_path / "out")
+        case "place_writable":
+            objects.place(digest, tmp_path / "out", writable=True)
+        case "put":
+            objects.put(b"content")
+        case "write":
+            objects.write(digest, [b"content"])
+        case "restore":
+            assert objects.restore(digest)
+            assert not objects.restore(digest)
+    assert list(objects.digests()) == [digest]
+
+
+def test_object_that_was_discarded_is_gone_and_can_come_again(store: Store) -> None:
+    objects = store.objects
+    digest = objects.put(b"content")
+    aside(store, digest)
+    (found,) = objects.condemned()
+    assert objects.discard(found)
+    assert not objects.discard(found)
+    assert objects.missing({digest: 7}) == [digest]
+    objects.put(b"content")
+    assert not objects.discard(found)
+    assert objects.get(digest) == b"content"
+
+
+def test_object_that_was_written_again_is_not_set_aside(store: Store) -> None:
+    objects = store.objects
+    digest = objects.put(b"content")
+    (found,) = objects.stored()
+    time.sleep(0.01)
+    objects.write(digest, [b"content"])
+    assert not objects.condemn(found, "1")
+    assert list(objects.condemned()) == []
+
+
+def test_what_one_collection_set_aside_is_not_what_another_did(store: Store) -> None:
+    objects = store.objects
+    digest = objects.put(b"content")
+    aside(store, digest, "1")
+    (first,) = objects.condemned()
+    objects.restore(digest)
+    aside(store, digest, "2")
+    assert not objects.discard(first)
+    assert objects.get(digest) == b"content"
+
+
+def test_one_of_restore_and_discard_wins(store: Store) -> None:
+    objects = store.objects
+    for number in range(50):
+        digest = objects.put(str(number).encode())
+        aside(store, digest)
+        (found,) = objects.condemned()
+        with ThreadPoolExecutor(2) as pool:
+            lost, back = pool.submit(objects.discard, found), pool.submit(objects.restore, digest)
+            assert lost.result() != back.result()
+        assert objects.missing({digest: len(str(number))}) == ([digest] if lost.result() else [])
+
+
+def test_settle_waits_for_those_inside_and_for_nobody_later(store: Store) -> None:
+    with ThreadPoolExecutor(1) as pool, store.uses.hold(), store.uses.hold():
+        assert not store.uses.settle(0.05)
+        waiting = pool.submit(store.uses.settle, 30)
+        time.sleep(0.1)
+        assert not waiting.done()
+        later = store.uses.hold()
+        later.__enter__()  # is never left before the others are
+    assert waiting.result()
+    later.__exit__(None, None, None)
+    assert store.uses.settle(0)
+
+
+def test_all_names_can_be_listed(store: Store) -> None:
+    for name in ("b/1", "a", "c/d/e"):
+        store.refs.create(name, b"")
+    names = list(store.refs.names(""))
+    assert [name for name in names if name != "instance"] == ["a", "b/1", "c/d/e"]
+
+
 # -- what only files have ---------------------------------------------------------------------------
 
 
@@ -178,6 +280,31 @@ def test_shared_files_are_hard_links(tmp_path: Path) -> None:
     digest = store.objects.put(b"content")
     store.objects.place(digest, tmp_path / "out")
     assert (tmp_path / "out").stat().st_ino == objects_of(store).path(digest).stat().st_ino
+
+
+def test_block_of_a_process_that_was_killed_is_left(tmp_path: Path) -> None:
+    store = open_file_store(tmp_path)
+    script = (
+        "import sys, time; from pathlib import Path; from kaos.store import open_file_store\n"
+        "with open_file_store(Path(sys.argv[1])).uses.hold(): print('in', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not store.uses.settle(0.05)
+        process.kill()
+    assert store.uses.settle(5)
+
+
+def test_scratch_of_a_killed_writer_is_swept(tmp_path: Path) -> None:
+    objects = objects_of(open_file_store(tmp_path))
+    objects.put(b"content")
+    left = tmp_path / "objects" / "tmp" / "left"
+    left.write_bytes(b"half")
+    assert objects.sweep_scratch(time.time() - 60) == 0
+    assert objects.sweep_scratch(time.time() + 60) == 4
+    assert not left.exists()
+    assert objects.get(digest_bytes(b"content"))
 
 
 def test_store_urls(tmp_path: Path) -> None:

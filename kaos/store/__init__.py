@@ -1,11 +1,12 @@
 """Where bytes live: immutable objects by digest, and small named refs that change by compare-and-swap."""
 
-from kaos.store.base import Objects, Ref, Refs, Store
+from kaos.store.base import Condemned, Objects, Ref, Refs, Store, Stored, Uses
 from kaos.store.file import FileObjects, FileRefs, open_file_store
 from kaos.store.location import open_store
 from kaos.store.memory import MemoryObjects, MemoryRefs, memory_store
 
 __all__ = [
+    "Condemned",
     "FileObjects",
     "FileRefs",
     "MemoryObjects",
@@ -14,6 +15,8 @@ __all__ = [
     "Ref",
     "Refs",
     "Store",
+    "Stored",
+    "Uses",
     "memory_store",
     "open_file_store",
     "open_store",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,41 @@ CHUNK = 1 << 20
 _REF_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._:=-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._:=-]*)*")
 
 
+@dataclass(frozen=True)
+class Stored:
+    """An object as it was found: its size in bytes, and which copy it was.
+
+    :param written: when the copy was written, in seconds since 1970
+    :param copy: another one as soon as somebody writes the object again
+    """
+
+    digest: str
+    size: int
+    written: float
+    copy: str
+
+
+@dataclass(frozen=True)
+class Condemned:
+    """An object that a collection has set aside.
+
+    :param batch: the name of the collection's set, as it was given to `Objects.condemn`
+    :param since: not before it was set aside, in seconds since 1970
+    """
+
+    digest: str
+    size: int
+    batch: str
+    since: float
+
+
 class Objects(ABC):
-    """Immutable byte strings, each under the SHA-256 of its content."""
+    """Immutable byte strings, each under the SHA-256 of its content.
+
+    An object leaves in two steps: `condemn` sets it aside, `discard` removes what was set aside. In between
+    every use of it (`size`, `missing`, `read`, `place`, `put`) brings it back, so that whoever found it here
+    can go on, and nobody sees it missing. docs/decisions/retention.md has the argument.
+    """
 
     @abstractmethod
     def size(self, digest: str) -> int | None:
@@ -39,8 +73,31 @@ class Objects(ABC):
         """
 
     @abstractmethod
+    def stored(self) -> Iterator[Stored]:
+        """Iterate over all objects that were not set aside, in no order."""
+
+    @abstractmethod
+    def condemn(self, found: Stored, batch: str) -> bool:
+        """Set the object aside, unless it was written again since it was found; tell whether it was done.
+
+        :param batch: name of a set that no other collection uses; letters, digits and ``-``
+        """
+
+    @abstractmethod
+    def condemned(self) -> Iterator[Condemned]:
+        """Iterate over what was set aside, in no order; the same object may be in several sets."""
+
+    @abstractmethod
+    def restore(self, digest: str) -> bool:
+        """Bring an object back that was set aside; tell whether there was one."""
+
+    @abstractmethod
+    def discard(self, found: Condemned) -> bool:
+        """Remove what was set aside, for good; tell whether it was still there, and not brought back."""
+
     def digests(self) -> Iterator[str]:
-        """Iterate over the digests of all objects, in no order."""
+        """Iterate over the digests of all objects that were not set aside, in no order."""
+        return (found.digest for found in self.stored())
 
     def missing(self, objects: Mapping[str, int]) -> list[str]:
         """Return those of `objects` (size in bytes by digest) that are not here whole."""
@@ -111,7 +168,7 @@ class Refs(ABC):
 
     @abstractmethod
     def names(self, prefix: str) -> Iterator[str]:
-        """Iterate over the names below `prefix` (whole path components), sorted."""
+        """Iterate over the names below `prefix` (whole path components), sorted; over all if it is empty."""
 
     def create(self, name: str, value: bytes) -> bool:
         """Set a name that never changes, and tell whether it is new; one that exists keeps its value."""
@@ -122,13 +179,30 @@ class Refs(ABC):
         return True
 
 
+class Uses(ABC):
+    """Who relies on having found objects in the store, while no ref names them yet.
+
+    Like the readers of RCU: `hold` costs next to nothing and never waits; a collection waits with `settle`
+    for those that were inside when it set objects aside, and for nobody who came later.
+    """
+
+    @abstractmethod
+    def hold(self) -> AbstractContextManager[None]:
+        """Keep what is found here inside the block until its end, by when a ref names it. May be nested."""
+
+    @abstractmethod
+    def settle(self, seconds: float) -> bool:
+        """Wait until all blocks that had begun are left; tell whether they were, within that time."""
+
+
 @dataclass(frozen=True)
 class Store:
-    """Objects and refs of one place, and the URL that names it."""
+    """Objects and refs of one place, the URL that names it, and who is about to name objects."""
 
     url: str
     objects: Objects
     refs: Refs
+    uses: Uses
 
 
 def check_ref_name(name: str) -> str:

@@ -1,4 +1,8 @@
-"""A store in a directory: ``objects/ab/<digest>``, read-only, and ``refs/<name>``, changed under a lock."""
+"""A store in a directory: ``objects/ab/<digest>``, read-only, and ``refs/<name>``, changed under a lock.
+
+What a collection has set aside is in ``objects/condemned/<batch>/<digest>``: moving it there and back is a
+rename, so that it is in one place or in the other whenever anybody is killed.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,34 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
-from kaos.store.base import CHUNK, Objects, Ref, Refs, Store, absent, check_ref_name, corrupt, moved
+from kaos.store.base import (
+    CHUNK,
+    Condemned,
+    Objects,
+    Ref,
+    Refs,
+    Store,
+    Stored,
+    Uses,
+    absent,
+    check_ref_name,
+    corrupt,
+    moved,
+)
+
+T = TypeVar("T")
 
 _SMALL = 8 * CHUNK
 _LARGE = 8 * CHUNK
 _PART = 8 * CHUNK
+_ATTEMPTS = 5
+_POLL = 0.01
 
 INSTANCE = "instance"
 """The ref with a store's random name, by which a client knows that it has the same directory before it."""
@@ -31,6 +54,7 @@ class FileObjects(Objects):
     def __init__(self, root: Path) -> None:
         self.root = root
         self._scratch = root / "tmp"
+        self._aside = f"{root}/condemned"
 
     @property
     def device(self) -> int:
@@ -45,9 +69,40 @@ class FileObjects(Objects):
     def size(self, digest: str) -> int | None:
         """Return the size in bytes of the object's file, or None."""
         try:
-            return os.stat(f"{self.root}/{digest[:2]}/{digest}").st_size  # noqa: PTH116 (10,000 a deploy)
+            return self._use(digest, _size)
         except FileNotFoundError:
             return None
+
+    def missing(self, objects: Mapping[str, int]) -> list[str]:
+        """Return those of the objects that are not here whole."""
+        lacking = []
+        for digest, size in objects.items():
+            try:
+                found: int | None = _size(f"{self.root}/{digest[:2]}/{digest}")
+            except FileNotFoundError:
+                found = None
+            if found != size:
+                lacking.append(digest)
+        # Looked for among what was set aside only if there is any: most objects of a new bundle are nowhere.
+        return (
+            [digest for digest in lacking if self.size(digest) != objects[digest]]
+            if self._batches()
+            else lacking
+        )
+
+    def _use(self, digest: str, use: Callable[[str], T]) -> T:
+        """Return what `use` makes of the object's path; an object that was set aside is brought back.
+
+        :raises FileNotFoundError: it is not here
+        """
+        path = f"{self.root}/{digest[:2]}/{digest}"
+        for _ in range(_ATTEMPTS):
+            try:
+                return use(path)
+            except FileNotFoundError:
+                if not self.restore(digest):
+                    break
+        return use(path)  # somebody else may have brought it back meanwhile
 
     def write(self, digest: str, chunks: Iterable[bytes]) -> int:
         """Store the chunks, if they have this digest."""
@@ -104,7 +159,7 @@ class FileObjects(Objects):
     def read(self, digest: str) -> Iterator[bytes]:
         """Yield the object's bytes; a small one is verified before the first chunk."""
         try:
-            file = self.path(digest).open("rb", buffering=0)
+            file = self._use(digest, lambda path: open(path, "rb", buffering=0))  # noqa: PTH123, SIM115
         except FileNotFoundError:
             raise absent(digest) from None
         with file:
@@ -125,7 +180,7 @@ class FileObjects(Objects):
         :raises CorruptObjectError: it is not there, or its bytes are not those of its digest
         """
         try:
-            found = digest_file(f"{self.root}/{digest[:2]}/{digest}")
+            found = self._use(digest, digest_file)
         except FileNotFoundError:
             raise absent(digest) from None
         self._check(digest, found)
@@ -151,19 +206,117 @@ class FileObjects(Objects):
             return
         self.verify(digest)
         try:
-            os.link(f"{self.root}/{digest[:2]}/{digest}", destination)
+            self._use(digest, lambda path: os.link(path, destination))
         except FileNotFoundError:
             raise absent(digest) from None
         except OSError:  # another file system, or one without hard links, or an object with 65,000 of them
             super().place(digest, destination)
 
-    def digests(self) -> Iterator[str]:
-        """Iterate over the digests, by directory."""
+    def stored(self) -> Iterator[Stored]:
+        """Iterate over the objects, by directory."""
         if not self.root.is_dir():
             return
         for directory in sorted(self.root.iterdir()):
             if len(directory.name) == 2:
-                yield from sorted(entry.name for entry in directory.iterdir())
+                yield from (
+                    Stored(name, status.st_size, status.st_mtime, _copy_of(status))
+                    for name, status in _files(str(directory))
+                )
+
+    def condemn(self, found: Stored, batch: str) -> bool:
+        """Set the object aside, unless it was written again since it was found."""
+        path, folder = f"{self.root}/{found.digest[:2]}/{found.digest}", f"{self._aside}/{batch}"
+        try:
+            if _copy_of(os.stat(path)) != found.copy:  # noqa: PTH116
+                return False
+            # One that is written right now goes aside in its place: it comes back when it is used.
+            _rename(path, f"{folder}/{found.digest}")
+        except FileNotFoundError:
+            return False
+        return True
+
+    def condemned(self) -> Iterator[Condemned]:
+        """Iterate over what was set aside, by set."""
+        for batch in self._batches():
+            folder = f"{self._aside}/{batch}"
+            found = _files(folder)
+            try:
+                since = os.stat(folder).st_mtime  # noqa: PTH116 (the last time that one came or went)
+            except FileNotFoundError:
+                continue
+            yield from (Condemned(name, status.st_size, batch, since) for name, status in found)
+
+    def restore(self, digest: str) -> bool:
+        """Bring an object back: a rename, which a `discard` of the same can win or lose."""
+        for batch in self._batches():
+            try:
+                _rename(f"{self._aside}/{batch}/{digest}", f"{self.root}/{digest[:2]}/{digest}")
+            except FileNotFoundError:
+                continue
+            return True
+        return False
+
+    def discard(self, found: Condemned) -> bool:
+        """Remove what was set aside, and its set when that is empty."""
+        folder = f"{self._aside}/{found.batch}"
+        try:
+            os.unlink(f"{folder}/{found.digest}")  # noqa: PTH108
+        except FileNotFoundError:
+            return False
+        return True
+
+    def sweep_scratch(self, before: float) -> int:
+        """Remove what writers that were killed left, written before this time; return how many bytes.
+
+        Sets that are empty go too.
+        """
+        freed = 0
+        for name, status in _files(str(self._scratch)):
+            if status.st_mtime < before:
+                (self._scratch / name).unlink(missing_ok=True)
+                freed += status.st_size
+        for batch in self._batches():
+            with contextlib.suppress(OSError):  # not empty, or gone
+                os.rmdir(f"{self._aside}/{batch}")  # noqa: PTH106
+        return freed
+
+    def _batches(self) -> list[str]:
+        try:
+            return os.listdir(self._aside)  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+
+
+def _size(path: str) -> int:
+    return os.stat(path).st_size  # noqa: PTH116 (10,000 a deploy)
+
+
+def _copy_of(status: os.stat_result) -> str:
+    return f"{status.st_ino}.{status.st_mtime_ns}"
+
+
+def _files(folder: str) -> list[tuple[str, os.stat_result]]:
+    """Return the files of a folder with their stat; those that go meanwhile are left out."""
+    found = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                found.append((entry.name, entry.stat(follow_symlinks=False)))
+    return found
+
+
+def _rename(source: str, target: str) -> None:
+    """Move a file, into a folder that is made if it is not there.
+
+    :raises FileNotFoundError: there is no such file
+    """
+    try:
+        os.rename(source, target)  # noqa: PTH104
+    except FileNotFoundError:
+        if not os.path.exists(source):  # noqa: PTH110
+            raise
+        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+        os.rename(source, target)  # noqa: PTH104
 
 
 def digest_file(path: Path | str) -> str:
@@ -281,11 +434,12 @@ class FileRefs(Refs):
 
     def names(self, prefix: str) -> Iterator[str]:
         """Iterate over the names below a prefix."""
-        top = self.root / check_ref_name(prefix)
+        top = self.root / check_ref_name(prefix) if prefix else self.root
+        start = len(f"{self.root}/")
         for directory, directories, files in os.walk(top):
-            directories.sort()
-            below = Path(directory).relative_to(self.root)
-            yield from (f"{below}/{file}" for file in sorted(files))
+            directories[:] = sorted(name for name in directories if not name.startswith("."))
+            below = f"{directory}/"[start:]
+            yield from (f"{below}{file}" for file in sorted(files) if not file.startswith("."))
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
@@ -295,10 +449,85 @@ class FileRefs(Refs):
             yield
 
 
+class FileUses(Uses):
+    """Blocks as shared locks on the file of a generation, which end with their process whatever ends that.
+
+    A collection begins a new generation, and waits for the files of all others. Nobody waits for a
+    collection.
+
+    :param root: the directory of the lock files; made when it is needed
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep what is found inside the block."""
+        while True:
+            path = self.root / f"{self._current()}.lock"
+            try:
+                file = path.open("a")
+            except FileNotFoundError:
+                self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                continue
+            with file:
+                fcntl.flock(file, fcntl.LOCK_SH)
+                if not _is_at(file.fileno(), path):  # a collection has removed it: nobody would wait for us
+                    continue
+                yield
+                return
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until all blocks that had begun are left."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        own = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+        scratch = self.root / f"current.{own}"
+        scratch.write_text(own)
+        scratch.rename(self.root / "current")
+        deadline = time.monotonic() + seconds
+        others = [path for path in self.root.glob("*.lock") if path.stem != own]
+        return all([_leave(path, deadline) for path in others])
+
+    def _current(self) -> str:
+        try:
+            return (self.root / "current").read_text()
+        except FileNotFoundError:
+            return "0"
+
+
+def _leave(path: Path, deadline: float) -> bool:
+    """Wait until nobody has a lock on a file, and remove it."""
+    try:
+        with path.open("a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        return False
+                    time.sleep(_POLL)
+                    continue
+                if _is_at(file.fileno(), path):
+                    path.unlink(missing_ok=True)
+                return True
+    except FileNotFoundError:  # another collection did it
+        return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
+
+
 def open_file_store(root: Path) -> Store:
     """Return the store in the directory `root`, made (mode 0700) if it is new."""
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    store = Store(root.as_uri(), FileObjects(root / "objects"), FileRefs(root / "refs"))
+    store = Store(
+        root.as_uri(), FileObjects(root / "objects"), FileRefs(root / "refs"), FileUses(root / "uses")
+    )
     if store.refs.get(INSTANCE) is None:
         store.refs.create(INSTANCE, secrets.token_hex(16).encode())
     return store
