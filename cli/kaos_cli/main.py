@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("train", "Train models, watch them, and get everything back."),
     "serve": ("serve", "Serve models behind stable URLs."),
     "model": ("model", "List and tag models, and bring some from elsewhere."),
+    "lineage": ("lineage", "Ask where models come from, and what came of a file."),
     "bundle": ("bundle", "Show a bundle's digest, and check the store."),
 }
 """Each command with its module in `kaos_cli.commands` and its line in `kaos --help`; a test compares."""

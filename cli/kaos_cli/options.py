@@ -7,6 +7,10 @@ from typing import Any, TypeVar
 
 import click
 
+from kaos.errors import InvalidInputError, UnknownNameError
+from kaos.names import check_endpoint
+from kaos_cli.config import Config, row
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -61,3 +65,22 @@ def ServiceOptions(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def chosen_endpoint(config: Config, workspace: str, ind: int | None, endpoint: str | None) -> str:
+    """Return the name of the endpoint that `EndpointOptions` gave.
+
+    :raises InvalidInputError: they gave none, or two
+    :raises UnknownNameError: there is no such row, or no endpoint can have this name
+    """
+    command = "kaos serve list"
+    if (ind is None) == (endpoint is None):
+        raise InvalidInputError(
+            "Which endpoint?", f"Give its row of {command}, -i 0, or its name, -e serve-NAME."
+        )
+    if endpoint is None:
+        return row(config, f"{workspace} serve", ind or 0, command)
+    try:
+        return check_endpoint(endpoint)
+    except InvalidInputError:
+        raise UnknownNameError("endpoint", endpoint, next_step=f"See {command}.") from None

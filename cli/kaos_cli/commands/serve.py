@@ -9,15 +9,16 @@ from typing import Any
 
 import click
 
-from kaos.errors import AlreadyExistsError, InvalidInputError, UnknownNameError
+from kaos.errors import AlreadyExistsError
 from kaos.names import check_endpoint
 from kaos.resources import Resources, parse_size
 from kaos.schema.endpoint import EndpointDeploy, EndpointDeployed
 from kaos_cli import serve_output
 from kaos_cli.client import connect
-from kaos_cli.config import Config, current_workspace, load_config, remember_rows, row
+from kaos_cli.commands.provenance import provenance_of_endpoint
+from kaos_cli.config import Config, current_workspace, load_config, remember_rows
 from kaos_cli.endpoints import EndpointsClient
-from kaos_cli.options import EndpointOptions, RevisionOption, ServiceOptions
+from kaos_cli.options import EndpointOptions, RevisionOption, ServiceOptions, chosen_endpoint
 from kaos_cli.output import OutputOption, done, print_json, progress_bar, say
 
 _LIST = "kaos serve list"
@@ -26,6 +27,9 @@ _LIST = "kaos serve list"
 @click.group()
 def serve() -> None:
     """Serve models behind stable URLs."""
+
+
+serve.add_command(provenance_of_endpoint)
 
 
 @serve.command()
@@ -349,16 +353,7 @@ def _client(config: Config) -> EndpointsClient:
 
 
 def _name(config: Config, client: EndpointsClient, ind: int | None, endpoint: str | None) -> str:
-    if (ind is None) == (endpoint is None):
-        raise InvalidInputError(
-            "Which endpoint?", f"Give its row of {_LIST}, -i 0, or its name, -e {_LIST.split()[1]}-NAME."
-        )
-    if endpoint is None:
-        return row(config, _listing(client), ind or 0, _LIST)
-    try:
-        return check_endpoint(endpoint)
-    except InvalidInputError:
-        raise UnknownNameError("endpoint", endpoint, next_step=f"See {_LIST}.") from None
+    return chosen_endpoint(config, client.workspace_name, ind, endpoint)
 
 
 def _listing(client: EndpointsClient) -> str:

@@ -15,6 +15,7 @@ from kaos.schema.bundle import BundleKind
 from kaos.schema.deploy import DeployRequest, DeployResponse, Parameters
 from kaos_cli import train_compare, train_output, train_plot
 from kaos_cli.client import WorkspaceClient, connect
+from kaos_cli.commands.provenance import provenance_of_model
 from kaos_cli.commands.reproduce import reproduce
 from kaos_cli.config import Config, current_workspace, load_config, remember_rows, row
 from kaos_cli.options import JobOptions
@@ -30,6 +31,7 @@ def train() -> None:
 
 
 train.add_command(reproduce)
+train.add_command(provenance_of_model)
 
 
 @train.command()

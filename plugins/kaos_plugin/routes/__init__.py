@@ -9,6 +9,7 @@ from kaos_plugin.routes import (
     deploys,
     endpoints,
     jobs,
+    lineage,
     models,
     pages,
     reproductions,
@@ -17,7 +18,7 @@ from kaos_plugin.routes import (
 )
 
 api_router = APIRouter(prefix="/api/v1")
-for module in (server, workspaces, bundles, deploys, jobs, models, endpoints, reproductions):
+for module in (server, workspaces, bundles, deploys, jobs, models, endpoints, reproductions, lineage):
     api_router.include_router(module.router)
 
 ui_router = pages.router

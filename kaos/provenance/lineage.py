@@ -1,0 +1,242 @@
+"""The lineage graph of a workspace, put together from the records in its store.
+
+Nothing else is asked, so the graph is the same whatever becomes of Airflow's database. What was read of a
+record that never changes is remembered, in this process only: the records stay the truth.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from threading import Lock
+
+from kaos.catalog import WorkspaceCatalog
+from kaos.digest import SHORT
+from kaos.errors import KaosError
+from kaos.graph import Edge, Graph, Node
+from kaos.lineage import BuildRecord
+from kaos.lock import packages
+from kaos.model import ImportRecord, ModelRecord, TagMove
+from kaos.provenance import nodes
+from kaos.provenance.nodes import DATA, ENDPOINT, MANIFEST, SOURCE, Part
+from kaos.schema.bundle import Bundle
+from kaos.serving.records import Endpoints
+
+log = logging.getLogger(__name__)
+
+_BUNDLES = (SOURCE, DATA, MANIFEST)
+
+
+@dataclass
+class Memory:
+    """What was read of the records of one workspace: parts by name of the ref, with the ref's value."""
+
+    parts: dict[str, tuple[bytes, Part]] = field(default_factory=dict)
+    locks: dict[str, int] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+    graph: Graph = field(default_factory=Graph)
+    made_of: tuple[Part, ...] = ()
+    busy: Lock = field(default_factory=Lock)
+
+
+@dataclass(frozen=True)
+class Read:
+    """A graph, and what could not be read of its records: a sentence each."""
+
+    graph: Graph
+    damaged: tuple[str, ...] = ()
+
+
+class Lineage:
+    """The lineage of one workspace.
+
+    :param memory: of earlier reads, to read only what is new
+    """
+
+    def __init__(self, workspace: WorkspaceCatalog, memory: Memory | None = None) -> None:
+        self.workspace = workspace
+        self.store = workspace.store
+        self._memory = memory or Memory()
+        self._name = workspace.workspace.name
+        self._at = f"workspaces/{self._name}"
+        self._endpoints = Endpoints(workspace)
+        self._damaged: list[str] = []
+
+    def read(self) -> Read:
+        """Return the whole graph; a record that is damaged is named and passed over."""
+        memory = self._memory
+        with memory.busy:
+            self._damaged = []
+            before, memory.parts = memory.parts, {}
+            parts = tuple(self._parts(before))
+            if not _same(parts, memory.made_of):
+                memory.graph, memory.made_of = self._assemble(parts), parts
+            return Read(memory.graph, tuple(self._damaged))
+
+    def _parts(self, before: dict[str, tuple[bytes, Part]]) -> Iterator[Part]:
+        """Read the records, kind by kind; a new kind has its line here."""
+        yield from self._each("jobs", self._job, before)
+        yield from self._each("models", self._model, before)
+        yield from self._each("imports", self._import, before, by_value=True)
+        yield from self._each("tags", self._tag, before, by_value=True)
+        yield from self._each("revisions", self._revision, before, by_value=True)
+        yield from self._each("endpoints", self._endpoint, before, by_value=True)
+        yield from self._each("bundles", self._bundle, before)
+
+    def _each(
+        self,
+        below: str,
+        read: Callable[[str, bytes], tuple[Part, bool]],
+        before: dict[str, tuple[bytes, Part]],
+        *,
+        by_value: bool = False,
+    ) -> Iterator[Part]:
+        """Read the records with names below this one.
+
+        :param read: returns what a record says, and whether it will say so for ever
+        :param by_value: the same name may come to stand for another record
+        """
+        parts = self._memory.parts
+        for name in self.store.refs.names(f"{self._at}/{below}"):
+            known = before.get(name)
+            if known is not None and not by_value:
+                parts[name] = known
+                yield known[1]
+                continue
+            ref = self.store.refs.get(name)
+            if ref is None:
+                continue
+            if known is not None and known[0] == ref.value:
+                parts[name] = known
+                yield known[1]
+                continue
+            try:
+                part, final = read(name, ref.value)
+            except KaosError as error:
+                self._damaged.append(f"{name}: {error.message}")
+                continue
+            if final:
+                parts[name] = (ref.value, part)
+            yield part
+
+    # -- the records -------------------------------------------------------------------------------------
+
+    def _job(self, name: str, _: bytes) -> tuple[Part, bool]:
+        job_id = name.rpartition("/")[2]
+        document, _digest = self.workspace.job(job_id)
+        outcome, resolved = self.workspace.outcome(job_id), self.workspace.resolved(job_id)
+        final = outcome is not None and (document.manifest is None or resolved is not None)
+        return nodes.job(document, outcome, resolved), final
+
+    def _model(self, _: str, digest: bytes) -> tuple[Part, bool]:
+        record = ModelRecord.parse(self.store.objects.get(digest.decode()))
+        return nodes.model(record, self._packages(record.build)), True
+
+    def _import(self, _: str, digest: bytes) -> tuple[Part, bool]:
+        return nodes.imported(self._name, ImportRecord.parse(self.store.objects.get(digest.decode()))), True
+
+    def _tag(self, _: str, digest: bytes) -> tuple[Part, bool]:
+        return nodes.tag(self._name, TagMove.parse(self.store.objects.get(digest.decode()))), True
+
+    def _revision(self, name: str, _: bytes) -> tuple[Part, bool]:
+        endpoint, number = name.split("/")[3], int(name.rpartition("/")[2])
+        document, _digest = self._endpoints.revision(endpoint, number)
+        record = self._endpoints.record(endpoint, number)
+        outcome = self._endpoints.outcome(endpoint, number)
+        packages = self._packages(record.build) if record is not None else None
+        return nodes.revision(document, record, outcome, packages), outcome is not None
+
+    def _endpoint(self, name: str, _: bytes) -> tuple[Part, bool]:
+        endpoint = name.rpartition("/")[2]
+        numbers = self._endpoints.revision_numbers(endpoint)
+        return nodes.endpoint(self._endpoints.get(endpoint), numbers), False
+
+    def _bundle(self, _: str, value: bytes) -> tuple[Part, bool]:
+        return nodes.bundle(self._name, Bundle.parse(value)), True
+
+    def _packages(self, build: BuildRecord) -> int | None:
+        """Return how many packages the lock of an environment has."""
+        if not build.lock:
+            return None
+        if build.lock not in self._memory.locks:
+            text = self.store.objects.get(build.lock).decode()
+            self._memory.locks[build.lock] = len(packages(text))
+        return self._memory.locks[build.lock]
+
+    # -- together ----------------------------------------------------------------------------------------
+
+    def _assemble(self, parts: Iterable[Part]) -> Graph:
+        """Put the parts together; of a node that several records know each adds what is new."""
+        merged: dict[str, Node] = {}
+        edges: dict[Edge, None] = {}
+        for part in parts:
+            edges.update(dict.fromkeys(part.edges))
+            for node in part.nodes:
+                known = merged.get(node.id)
+                if known is None:
+                    merged[node.id] = node
+                elif new := {
+                    key: value for key, value in node.attributes.items() if key not in known.attributes
+                }:
+                    merged[node.id] = replace(known, attributes={**known.attributes, **new})
+        # A bundle that was downloaded, or made by a deploy, is known by what made it.
+        made = {
+            (node.kind, node.attributes["digest"])
+            for node in merged.values()
+            if node.kind in _BUNDLES and "@" in node.id
+        }
+        ends = {end for edge in edges for end in (edge.source, edge.target)}
+        kept = [
+            node
+            for node in merged.values()
+            if node.id in ends
+            or node.kind not in _BUNDLES
+            or (node.kind, node.attributes["digest"]) not in made
+        ]
+        lengths = _lengths({node.attributes["digest"] for node in kept if node.kind in _BUNDLES})
+        return Graph.of((_shown(node, lengths) for node in kept), edges)
+
+
+def of_endpoint(graph: Graph, name: str, *, everything: bool = False) -> Graph:
+    """Return what an endpoint is made of: of the revisions that have its traffic, or the newest, or all.
+
+    :param everything: all its revisions
+    """
+    end = next(node.id for node in graph.nodes if node.kind == ENDPOINT and node.label == name)
+    whole = graph.upstream([end])
+    if everything:
+        return whole
+    into = [edge for edge in whole.edges if edge.target == end]
+    live = [edge for edge in into if edge.role != "served"] or sorted(into, key=lambda each: each.source)[-1:]
+    return Graph(
+        whole.nodes, tuple(edge for edge in whole.edges if edge.target != end or edge in live)
+    ).upstream([end])
+
+
+def _shown(node: Node, lengths: dict[str, int]) -> Node:
+    """Return a bundle's node with as many characters of its digest as tell it from the others."""
+    length = lengths.get(node.attributes.get("digest", ""), SHORT) if node.kind in _BUNDLES else SHORT
+    if length == SHORT:
+        return node
+    name = node.label.rpartition(":")[0]
+    return replace(node, label=f"{name}:{node.attributes['digest'][:length]}")
+
+
+def _lengths(digests: set[str]) -> dict[str, int]:
+    """Return how much of each digest must be shown, of those that share more than is usual."""
+    found: dict[str, int] = {}
+    ordered = sorted(digests)
+    for one, two in pairwise(ordered):
+        shared = next(place for place, (a, b) in enumerate(zip(one, two, strict=False)) if a != b)
+        if shared >= SHORT:
+            for digest in (one, two):
+                found[digest] = max(found.get(digest, 0), shared + 1)
+    return found
+
+
+def _same(parts: tuple[Part, ...], before: tuple[Part, ...]) -> bool:
+    """Tell whether nothing is new; a part that was remembered is the same object."""
+    pairs = zip(parts, before, strict=False)
+    return len(parts) == len(before) and all(one is two or one == two for one, two in pairs)

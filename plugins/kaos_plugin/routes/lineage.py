@@ -1,0 +1,85 @@
+"""Where models and endpoints come from, what came of a file, and how two models differ."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from airflow.api_fastapi.common.db.common import SessionDep
+from fastapi import APIRouter, Path, Query, Response
+from sqlalchemy.orm import Session
+
+from kaos.graph import Graph
+from kaos.provenance.difference import difference
+from kaos.schema.lineage import LineageAnswer, ModelDifference
+from kaos_plugin import lineage
+from kaos_plugin.auth import Readable
+from kaos_plugin.lineage import MEDIA, PictureFormat
+
+router = APIRouter(prefix="/workspaces/{workspace}", tags=["lineage"])
+
+Format = Annotated[PictureFormat, Query(description="of the picture; the graph itself as json")]
+Ref = Annotated[
+    str, Query(min_length=1, max_length=4000, description="digest, /bundle:abcde/path, URL, id or name")
+]
+Limit = Annotated[int | None, Query(ge=1, description="rows at most; all by default")]
+_PICTURE: dict[int | str, dict[str, object]] = {
+    200: {"content": {media: {} for media in sorted(MEDIA.values())}, "description": "The picture"}
+}
+
+
+@router.get("/models/{model_id}/provenance", response_class=Response, responses=_PICTURE)
+def get_model_provenance(
+    workspace: Readable,
+    model_id: Annotated[str, Path(description="id of the model, or a tag")],
+    session: SessionDep,
+    format: Format = "pdf",
+) -> Response:
+    """Return everything that made a model, drawn."""
+    graph, focus = lineage.of_model(workspace, model_id)
+    return _picture(graph, focus, format, f"model-{graph.by_id[focus].label}", session)
+
+
+@router.get("/endpoints/{name}/provenance", response_class=Response, responses=_PICTURE)
+def get_endpoint_provenance(
+    workspace: Readable,
+    name: Annotated[str, Path(description="name of the endpoint")],
+    session: SessionDep,
+    format: Format = "pdf",
+    all_revisions: Annotated[bool, Query(description="not only those that have its traffic")] = False,
+) -> Response:
+    """Return everything that made an endpoint, drawn."""
+    graph, focus = lineage.of_served(workspace, name, everything=all_revisions)
+    return _picture(graph, focus, format, name, session)
+
+
+@router.get("/lineage/upstream")
+def get_upstream(workspace: Readable, ref: Ref, limit: Limit = None) -> LineageAnswer:
+    """Return everything that had a part in something."""
+    return lineage.answer(workspace, ref, upstream=True, limit=limit)
+
+
+@router.get("/lineage/downstream")
+def get_downstream(workspace: Readable, ref: Ref, limit: Limit = None) -> LineageAnswer:
+    """Return everything that came of something."""
+    return lineage.answer(workspace, ref, upstream=False, limit=limit)
+
+
+@router.get("/lineage/difference")
+def get_difference(
+    workspace: Readable,
+    one: Annotated[str, Query(description="id of a model, or a tag")],
+    other: Annotated[str, Query(description="id of a model, or a tag")],
+) -> ModelDifference:
+    """Return in what two models differ, down to files, parameters and packages."""
+    return difference(workspace, one, other)
+
+
+def _picture(graph: Graph, focus: str, wanted: PictureFormat, name: str, db: Session) -> Response:
+    """Return a picture with the name that a file of it shall have, and what Airflow's history contradicts."""
+    content = lineage.rendered(graph, focus, wanted)
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{wanted}"'}
+    notes = lineage.contradictions(graph, db)
+    if notes:
+        headers["Kaos-Notes"] = json.dumps(notes)
+    return Response(content, media_type=MEDIA[wanted], headers=headers)

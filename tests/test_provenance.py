@@ -1,0 +1,376 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from histories import LOCK, History
+
+from kaos.digest import digest_bytes
+from kaos.errors import InvalidInputError, UnknownNameError
+from kaos.graph import Graph
+from kaos.lock import packages
+from kaos.models import Models
+from kaos.provenance import Lineage
+from kaos.provenance.difference import difference
+from kaos.provenance.lineage import Memory, of_endpoint
+from kaos.provenance.refs import Finder, Found
+from kaos.render import dot
+from kaos.serving.records import Endpoints
+from kaos.store import open_file_store
+
+CODE = {"model/train": b"#!/bin/sh\n", "Dockerfile": b"FROM python:3.11\n"}
+DATA = {"training/a.csv": b"1,2\n", "test/b.csv": b"3,4\n"}
+
+
+def read(history: History, memory: Memory | None = None) -> Graph:
+    found = Lineage(history.workspace, memory).read()
+    assert not found.damaged
+    return found.graph
+
+
+def find(history: History, ref: str) -> Found:
+    return Finder(history.workspace, read(history), {}).find(ref)
+
+
+def kinds(graph: Graph) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        found.setdefault(node.kind, []).append(node.label)
+    return found
+
+
+def model_node(model_id: str) -> str:
+    return f"model:mnist/{model_id}"
+
+
+@pytest.fixture
+def history() -> History:
+    return History()
+
+
+def test_everything_that_made_a_model_is_upstream_of_it(history: History) -> None:
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    job_id, (model_id,) = history.train(source, data, trials=[{"degree": 3}])
+    graph = read(history).upstream([model_node(model_id)])
+    assert kinds(graph) == {
+        "source": [f"/mnist:{source.digest[:5]}"],
+        "data": [f"/features:{data.digest[:5]}"],
+        "hyperparams": ["params.json"],
+        "job": [job_id[:12]],
+        "image": [f"environment {digest_bytes(LOCK.encode())[:12]}"],
+        "model": [model_id],
+    }
+    [job] = graph.where(lambda node: node.kind == "job")
+    assert job.attributes == {
+        "job_id": job_id,
+        "by": "ada",
+        "submitted": "2026-11-21 10:24:50 UTC",
+        "state": "JOB_SUCCESS",
+        "seconds": 20.0,
+        "runtime": "process",
+        "resources": "1 CPU, 512Mi",
+        "definition": "train",
+        "dag": "kaos.mnist.train",
+        "run": job_id,
+        "kaos": "0.1.0",
+        "dag_version": digest_bytes(b"dags"),
+        "airflow": "3.3.2",
+    }
+    [image] = graph.where(lambda node: node.kind == "image")
+    assert image.attributes["packages"] == 2
+    assert image.attributes["lock"] == digest_bytes(LOCK.encode())
+    model = graph.by_id[model_node(model_id)]
+    assert model.attributes["params"] == {"degree": 3}
+    assert model.attributes["metrics"] == {"accuracy": 0.5}
+
+
+def test_a_manifest_is_drawn_with_what_it_gave_and_only_where_it_gave_it(history: History) -> None:
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    manifest = history.manifest({"https://example.org/a.csv": "training/a.csv"})
+    _, (downloaded,) = history.train(source, data, manifest=manifest)
+    _, (given_,) = history.train(source, data, outputs=[b"of the same data, from a directory"])
+    graph = read(history)
+    assert kinds(graph.upstream([model_node(downloaded)]))["manifest"] == [f"/features:{manifest.digest[:5]}"]
+    assert "manifest" not in kinds(graph.upstream([model_node(given_)]))
+    roles = {edge.role for edge in graph.upstream([model_node(downloaded)]).edges}
+    assert {"downloaded", "data", "code", "built", "environment", "trained"} == roles
+
+
+def test_who_shares_an_environment_shares_nothing_else(history: History) -> None:
+    data = history.bundle("data", DATA, "features")
+    one, two = history.bundle("source", CODE), history.bundle("source", {**CODE, "model/x": b"x"})
+    _, (first,) = history.train(one, data, outputs=[b"1"])
+    _, (second,) = history.train(two, data, outputs=[b"2"])
+    came = read(history).downstream([f"source:mnist/{one.digest}"])
+    assert kinds(came)["model"] == [first]
+    assert second not in kinds(came)["model"]
+
+
+def test_a_model_that_was_taken_over_comes_from_the_job_that_made_it(history: History) -> None:
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    maker, _ = history.train(source, data, outputs=[b"m"])
+    _, (model_id,) = history.train(source, data, outputs=[b"m"], trials=[{"a": 1}], reused_from=maker)
+    into = [edge for edge in read(history).edges if edge.target == model_node(model_id)]
+    assert sorted((edge.role, edge.detail) for edge in into) == [
+        ("took over", "trial 0"),
+        ("trained", "trial 0"),
+    ]
+
+
+def test_an_endpoint_is_drawn_with_the_revisions_that_have_its_traffic(history: History) -> None:
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    code = history.bundle("source", {"model/serve": b"#!/bin/sh\n"}, "server")
+    _, (old,) = history.train(source, data, outputs=[b"old"])
+    _, (new,) = history.train(source, data, outputs=[b"new"])
+    history.serve("digits", code, old)
+    history.serve("digits", code, new)
+    history.serve("digits", code, old, live=False)
+    graph = read(history)
+    assert kinds(of_endpoint(graph, "digits"))["model"] == [new]
+    assert kinds(of_endpoint(graph, "digits"))["revision"] == ["digits@2"]
+    whole = kinds(of_endpoint(graph, "digits", everything=True))
+    assert sorted(whole["model"]) == sorted([old, new])
+    assert whole["revision"] == ["digits@1", "digits@2", "digits@3"]
+    assert {edge.role for edge in graph.edges if edge.target == "endpoint:mnist/digits"} == {
+        "served",
+        "serves",
+    }
+    Endpoints(history.workspace).kill("digits", "ada")
+    assert kinds(of_endpoint(read(history), "digits"))["revision"] == ["digits@3"]
+
+
+def test_everything_can_be_asked_about(history: History) -> None:
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    manifest = history.manifest({"https://example.org/a.csv": "training/a.csv"})
+    job_id, (model_id,) = history.train(source, data, manifest=manifest, trials=[{"a": 1}])
+    Models(history.workspace).move_tag("production", model_id, "ada")
+    code = history.bundle("source", {"model/serve": b"#!/bin/sh\n"}, "server")
+    history.serve("digits", code, model_id)
+    downloaded = f"data:mnist/{data.digest}@{manifest.digest}"
+    file = digest_bytes(DATA["training/a.csv"])
+    asked = {
+        model_id: model_node(model_id),
+        "production": "tag:mnist/production",
+        "digits": "endpoint:mnist/digits",
+        "digits@1": "revision:mnist/digits/000001",
+        job_id: f"job:mnist/{job_id}",
+        job_id[:20]: f"job:mnist/{job_id}",
+        f"/features:{data.digest[:5]}": downloaded,
+        data.digest: downloaded,
+        data.digest[:7]: downloaded,
+        f"/features:{data.digest[:9]}/training/a.csv": downloaded,
+        file: downloaded,
+        file[:10]: downloaded,
+        "https://example.org/a.csv": f"manifest:mnist/{manifest.digest}",
+        manifest.digest: f"manifest:mnist/{manifest.digest}",
+        f"/features:{manifest.digest[:6]}": f"manifest:mnist/{manifest.digest}",
+    }
+    for ref, node in asked.items():
+        assert find(history, ref).nodes == (node,), ref
+    lock = digest_bytes(LOCK.encode())
+    assert len(find(history, lock).nodes) == 2  # the environments of the job and of the endpoint
+    # A file of the model is in the model, and in the bundle that is served.
+    tree = history.workspace.tree(Models(history.workspace).pin(model_id).digest)
+    places = find(history, next(tree.files).digest).files
+    assert {(place.node.partition(":")[0], place.path) for place in places} == {
+        ("model", "model/model.pkl"),
+        ("source", "model/model.pkl"),
+    }
+
+
+@pytest.mark.parametrize(
+    "ref", ["nothing", "ffffffffff", "/mnist:fffff", "https://example.org/no", "..", "/", "sha256:", "🙂"]
+)
+def test_what_is_not_there_is_named_with_what_can_be_asked(history: History, ref: str) -> None:
+    history.train(history.bundle("source", CODE), history.bundle("data", DATA, "features"))
+    with pytest.raises(
+        UnknownNameError, match=r"Ask about a file .*, bundle, manifest, URL, image, job"
+    ) as error:
+        find(history, ref)
+    assert repr(ref) in error.value.message
+
+
+def test_a_file_that_is_not_in_the_bundle_is_named(history: History) -> None:
+    data = history.bundle("data", DATA, "features")
+    with pytest.raises(UnknownNameError, match=r"no file in /features:\w+ 'training/A.csv'") as error:
+        find(history, f"/features:{data.digest[:5]}/training/A.csv")
+    assert "training/a.csv" in error.value.next_step
+
+
+def test_a_beginning_of_several_is_refused(history: History) -> None:
+    pins = [history.bundle("data", {"f": str(number).encode()}, "d") for number in range(600)]
+    beginnings = [pin.digest[:5] for pin in pins]
+    # Bundles whose first five characters are the same are told apart by more of them.
+    labels = [node.label for node in read(history).nodes]
+    assert len(set(labels)) == len(labels) == 600
+    twins = [one for one in beginnings if beginnings.count(one) > 1]
+    job = history.job(history.bundle("source", CODE), pins[0])
+    other = history.job(history.bundle("source", CODE), pins[0])
+    same = [one == two for one, two in zip(job.job_id, other.job_id, strict=True)]
+    shared = job.job_id[: same.index(False)]
+    with pytest.raises(InvalidInputError, match="may mean job"):
+        find(history, shared)
+    for twin in twins[:1]:
+        with pytest.raises(InvalidInputError, match="may mean data"):
+            find(history, twin)
+
+
+def test_a_damaged_record_is_named_and_the_others_are_drawn(history: History, tmp_path: Path) -> None:
+    store = open_file_store(tmp_path / "store")
+    kept = History(store)
+    source, data = kept.bundle("source", CODE), kept.bundle("data", DATA, "features")
+    _, (good,) = kept.train(source, data, outputs=[b"good"])
+    _, (bad,) = kept.train(source, data, outputs=[b"bad"])
+    [name] = store.refs.names(f"workspaces/mnist/models/{bad}")
+    ref = store.refs.get(name)
+    assert ref is not None
+    record = next((tmp_path / "store" / "objects").glob(f"*/{ref.value.decode()}"))
+    record.chmod(0o644)
+    record.write_bytes(b"{}")
+    found = Lineage(kept.workspace).read()
+    assert [line.partition(":")[0] for line in found.damaged] == [name.partition(":")[0]]
+    assert good in kinds(found.graph)["model"]
+    assert bad not in kinds(found.graph)["model"]
+
+
+@settings(max_examples=25)
+@given(st.lists(st.sampled_from(["train", "grid", "serve", "tag", "kill", "read"]), max_size=12))
+def test_what_is_remembered_says_what_the_records_say(steps: list[str]) -> None:
+    history, memory = History(), Memory()
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    code = history.bundle("source", {"model/serve": b"#!/bin/sh\n"}, "server")
+    models: list[str] = []
+    for step in steps:
+        if step == "train":
+            models += history.train(source, data, outputs=[str(len(models) % 3).encode()])[1]
+        elif step == "grid":
+            models += history.train(source, data, trials=[{"a": 1}, {"a": 2}])[1]
+        elif step == "serve" and models:
+            history.serve("digits", code, models[-1])
+        elif step == "tag" and models:
+            Models(history.workspace).move_tag("production", models[len(models) // 2], "ada")
+        elif step == "kill" and Endpoints(history.workspace).find("digits") is not None:
+            Endpoints(history.workspace).kill("digits", "ada")
+        assert read(history, memory) == read(history)
+    assert {edge.source for edge in read(history).edges} <= read(history).by_id.keys()
+
+
+def test_two_models_differ_down_to_files_parameters_and_packages(history: History) -> None:
+    one, two = (
+        history.bundle("source", CODE),
+        history.bundle("source", {**CODE, "model/train": b"#!/bin/bash\n"}),
+    )
+    data = history.bundle("data", DATA, "features")
+    less = history.bundle("data", {"training/a.csv": b"1,2\n", "new.csv": b""}, "features")
+    _, (first,) = history.train(one, data, trials=[{"degree": 3, "kernel": "rbf"}])
+    lock = "Numpy==2.2.0\nscikit_learn==1.5.2\npandas==2.0\n"
+    measured = {"accuracy": 0.75, "report": {"0": {"recall": float("nan")}}}
+    _, (second,) = history.train(
+        two, less, trials=[{"degree": 4, "kernel": "rbf"}], lock=lock, metrics=measured
+    )
+    Models(history.workspace).move_tag("best", second, "ada")
+    found = difference(history.workspace, first, "best")
+    assert (found.one, found.other) == (first, second)
+    rows = {(each.of, each.what): (each.one, each.other) for each in found.differences}
+    assert rows.pop(("source", "model/train")) == (
+        f"{digest_bytes(b'#!/bin/sh' + chr(10).encode())[:12]} 10 bytes",
+        f"{digest_bytes(b'#!/bin/bash' + chr(10).encode())[:12]} 12 bytes",
+    )
+    assert rows.pop(("data", "new.csv"))[0] is None
+    assert rows.pop(("data", "test/b.csv"))[1] is None
+    assert rows.pop(("hyperparams", "degree")) == ("3", "4")
+    assert rows.pop(("packages", "numpy")) == ("2.1.0", "2.2.0")
+    assert rows.pop(("packages", "pandas")) == (None, "2.0")
+    assert rows.pop(("metrics", "accuracy")) == ("0.5", "0.75")
+    assert rows.pop(("metrics", "report.0.recall")) == (None, "NaN")
+    assert [key[0] for key in rows] == ["model"]
+    assert found.same == ["run"]
+    assert difference(history.workspace, first, first).differences == []
+
+
+def test_an_imported_model_has_nothing_to_compare(history: History) -> None:
+    tree = history.tree({"weights": b"w"})
+    history.workspace.commit_bundle("data", "resnet", tree, "ada")
+    imported = Models(history.workspace).add_import("resnet", tree, "ada").model_id
+    _, (model_id,) = history.train(history.bundle("source", CODE), history.bundle("data", DATA, "features"))
+    assert read(history).by_id[model_node(imported)].attributes["imported_by"] == "ada"
+    with pytest.raises(InvalidInputError, match=f"{imported} was imported"):
+        difference(history.workspace, model_id, imported)
+
+
+def test_packages_of_a_lock() -> None:
+    lock = "# by uv\n--index-url x\nZope.Interface[test]==5.0 ; python_version < '4' \\\n  --hash=x\nb @ https://x/b.whl\n"
+    assert packages(lock) == {"zope-interface": "5.0", "b": "https://x/b.whl"}
+
+
+# -- pictures ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wanted", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
+def test_a_picture_has_its_letters_on_a_machine_without_fonts(
+    history: History, wanted: str, begins: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Where fontconfig looks there is nothing: the picture brings its font.
+    monkeypatch.setenv("FONTCONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("FONTCONFIG_PATH", str(tmp_path))
+    _, (model_id,) = history.train(history.bundle("source", CODE), history.bundle("data", DATA, "features"))
+    drawn = dot.draw(read(history), wanted, [model_node(model_id)])
+    assert drawn.startswith(begins)
+    if wanted == "pdf":
+        assert b"SourceSansPro" in drawn
+    if wanted == "svg":
+        assert model_id.encode() in drawn
+
+
+def test_names_of_any_kind_can_be_drawn(history: History) -> None:
+    hostile = '<B>&"\\N\\l}{|ä\u202e'
+    source = history.bundle("source", CODE, hostile.replace("\\", ""))
+    _, (model_id,) = history.train(
+        source, history.bundle("data", DATA, "&amp;"), trials=[{hostile: hostile}], metrics={hostile: 1.0}
+    )
+    drawn = dot.draw(read(history), "svg").decode()
+    assert "&lt;B&gt;&amp;" in drawn
+    assert model_id in drawn
+
+
+@pytest.mark.parametrize("count", [1, 2, 200])
+def test_a_grid_stays_readable(history: History, count: int) -> None:
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    _, models = history.train(source, data, trials=[{"degree": number} for number in range(count)])
+    text = dot.source(read(history))
+    assert all(model_id in text for model_id in models)
+    boxes = len(re.findall(r"^\tn\d+ \[", text, re.MULTILINE))
+    assert boxes == (5 + count if count <= 8 else 6)  # source, data, hyperparameters, job, environment
+    width, height = _size(dot.draw(read(history), "svg"))
+    assert width < 2400
+    assert height < 1800
+
+
+def test_a_picture_too_large_to_be_read_is_refused(history: History) -> None:
+    for number in range(3001):
+        history.bundle("data", {"f": str(number).encode()})
+    with pytest.raises(InvalidInputError, match="3001 boxes"):
+        dot.draw(read(history), "svg")
+
+
+def test_the_same_graph_gives_the_same_bytes(history: History) -> None:
+    history.train(history.bundle("source", CODE), history.bundle("data", DATA, "features"))
+    for wanted in ("svg", "png", "dot"):
+        assert dot.draw(read(history), wanted) == dot.draw(read(history), wanted)
+
+
+def test_lines_of_the_core_need_no_graphviz() -> None:
+    names = "kaos.provenance, kaos_cli.commands.lineage, kaos_cli.commands.provenance"
+    code = f"import sys; import {names}; sys.exit('graphviz' in sys.modules or 'pygraphviz' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _size(svg: bytes) -> tuple[float, float]:
+    match = re.search(rb'width="([\d.]+)pt" height="([\d.]+)pt"', svg)
+    assert match is not None
+    return float(match[1]), float(match[2])
