@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from histories import LOCK, History
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from histories import LOCK, History
 
 from kaos.digest import digest_bytes
 from kaos.errors import InvalidInputError, UnknownNameError
