@@ -11,21 +11,24 @@ from airflow import __version__ as airflow_version
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from kaos import openlineage
 from kaos.errors import KaosError
 from kaos.job import JobOutcome, JobState, Stage
 from kaos.lineage import AirflowRun
 from kaos.reproductions import Reproductions
 from kaos_operators.hook import open_job
 from kaos_operators.links import JobLink, job_page
+from kaos_operators.traced import TracedOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from kaos.catalog import WorkspaceCatalog
     from kaos.job import JobDocument
+    from kaos.openlineage import Traced
 
 
-class KaosOperator(BaseOperator):
+class KaosOperator(TracedOperator, BaseOperator):
     """Work on one job.
 
     :param job: digest of the job document (templated); what a run's `conf["job"]` holds, or what
@@ -48,7 +51,8 @@ class KaosOperator(BaseOperator):
         try:
             document, workspace = self.open(context)
             self.job_page = job_page(document.workspace, document.job_id)
-            return self.work(document, workspace, context)
+            self.made = self.work(document, workspace, context)
+            return self.made
         except KaosError as error:
             if document is not None:
                 self.fail(document, workspace, error)
@@ -57,6 +61,11 @@ class KaosOperator(BaseOperator):
     def open(self, context: Context) -> tuple[JobDocument, WorkspaceCatalog]:
         """Return the job to work on."""
         return open_job(self.job)
+
+    def trace(self) -> Traced:
+        """Return the job's inputs; operators that make something add it."""
+        document, _ = open_job(self.job)
+        return openlineage.traced(document, self.job)
 
     @abstractmethod
     def work(self, document: JobDocument, workspace: WorkspaceCatalog, context: Context) -> Any:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kaos import __version__
+from kaos import __version__, openlineage
 from kaos.catalog import Catalog
 from kaos.errors import UnknownNameError
 from kaos.job import TRAIN, BundlePin, Definition, JobDocument, ManifestPin, Stage, new_job_id
 from kaos.lineage import IngestRecord, small
 from kaos.names import bundle_name
+from kaos.openlineage import Traced, directory
 from kaos.resources import Resources
 from kaos.source import check_source
 from kaos.transfer.checkout import SharedCheckouts
@@ -21,7 +23,13 @@ from kaos.transfer.manifest_file import read_manifest
 from kaos.transfer.push import store_walk
 from kaos.transfer.scan import walk
 from kaos_operators.base import KaosOperator
-from kaos_operators.hook import configured_store, network_by_default, runtimes, work_directory
+from kaos_operators.hook import (
+    configured_store,
+    network_by_default,
+    open_job,
+    runtimes,
+    work_directory,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -132,6 +140,18 @@ class BundleIngestOperator(KaosOperator):
                 seconds=round(time.monotonic() - start, 3),
             )
         )
+
+    def trace(self) -> Traced:
+        """Return the job's inputs; with directories those, and the bundles that they became."""
+        if self.workspace is None:
+            return super().trace()
+        given = [each for each in (self.source, self.data, self.manifest) if each is not None]
+        directories = [directory(each) for each in given]
+        if not self.job:
+            return Traced(directories)
+        document, _ = open_job(self.job)
+        taken = openlineage.traced(document, self.job)
+        return replace(taken, inputs=directories, outputs=taken.inputs)
 
     def _take(
         self, kind: BundleKind, directory: str | None, workspace: WorkspaceCatalog, user: str

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kaos import openlineage
 from kaos.errors import KaosError
 from kaos.job import Stage
-from kaos.lineage import small
+from kaos.lineage import BuildRecord, small
 from kaos_operators.base import KaosOperator
 from kaos_operators.environment import build_of
+from kaos_operators.hook import open_job
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from kaos.catalog import WorkspaceCatalog
     from kaos.job import JobDocument
-    from kaos.lineage import BuildRecord
+    from kaos.openlineage import Traced
     from kaos_operators.environment import Build, Document
 
 build_log = logging.getLogger("kaos.build")
@@ -74,6 +77,18 @@ class ImageBuildOperator(KaosOperator):
         """Return a `BuildRecord`."""
         self._build = LoggedBuild(workspace, document)
         return small(self._build.run())
+
+    def trace(self) -> Traced:
+        """Return the source bundle, and what was built of it."""
+        document, _ = open_job(self.job)
+        build = BuildRecord.model_validate(self.made) if self.made is not None else None
+        found = openlineage.traced(document, self.job)
+        code = found.inputs[:1]
+        if build is None:
+            return replace(found, inputs=code)
+        made = openlineage.environment(document.workspace, document.source, build)
+        about = openlineage.about(document, self.job, build)
+        return replace(found, inputs=code, outputs=[made], about=about)
 
     def on_kill(self) -> None:
         """End the build with all that it started."""

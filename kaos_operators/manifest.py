@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.configuration import conf
 
+from kaos import openlineage
 from kaos.errors import InvalidInputError, KaosError, SourceUnavailableError
 from kaos.job import Stage
 from kaos.lineage import DownloadRecord, ResolvedManifest, small
@@ -16,13 +18,14 @@ from kaos.manifest import Manifest, parse
 from kaos.schema.job import DownloadProgress
 from kaos.transfer.checkout import SharedCheckouts
 from kaos_operators.base import KaosOperator
-from kaos_operators.hook import work_directory
+from kaos_operators.hook import open_job, work_directory
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from kaos.catalog import WorkspaceCatalog
     from kaos.job import JobDocument
+    from kaos.openlineage import Traced
     from kaos.transfer.download import Downloaded, Network, Progress, S3Access
 
 _TOLD = 1.0
@@ -86,6 +89,15 @@ class ManifestDownloadOperator(KaosOperator):
                 seconds=round(time.monotonic() - start, 3),
             )
         )
+
+    def trace(self) -> Traced:
+        """Return the manifest, and the data that came of it."""
+        document, _ = open_job(self.job)
+        found = openlineage.traced(document, self.job)
+        at = document.workspace
+        read = [openlineage.bundle(at, "manifest", document.manifest)] if document.manifest else []
+        made = [openlineage.bundle(at, "data", document.data)] if document.manifest and document.data else []
+        return replace(found, inputs=read, outputs=made)
 
     def on_kill(self) -> None:
         """End all transfers; what arrived is kept."""

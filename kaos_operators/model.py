@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from kaos import openlineage
 from kaos.errors import TrainingFailedError
 from kaos.job import JobOutcome, JobState, Trial
 from kaos.lineage import BuildRecord
 from kaos.model import JobSummary, ModelRecord, TrialSummary
 from kaos.reproductions import Reproductions
 from kaos_operators.base import KaosOperator, airflow_run
+from kaos_operators.hook import open_job
 from kaos_operators.train import model_metrics
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from kaos.catalog import WorkspaceCatalog
     from kaos.job import JobDocument
     from kaos.lineage import TrialRecord
+    from kaos.openlineage import Traced
 
 
 _SHOWN = 5
@@ -75,6 +78,23 @@ class RegisterModelOperator(KaosOperator):
                 extra["reproduces"] = document.reproduces.model_id
             context["outlet_events"][asset].extra = extra
         return {"models": shown[:1000]}
+
+    def trace(self) -> Traced:
+        """Return the job's inputs, and the models that were registered."""
+        document, workspace = open_job(self.job)
+        build = BuildRecord.model_validate(self.environment) if self.environment is not None else None
+        outcome = workspace.outcome(document.job_id)
+        ids = outcome.models[: openlineage.MOST] if outcome is not None else []
+        records = workspace.job_models(document.job_id, ids)
+        made = [(record.digest, record.files, record.size) for record in records]
+        return openlineage.traced(
+            document,
+            self.job,
+            build,
+            *openlineage.models(document.workspace, made),
+            models=ids,
+            trials=[openlineage.trial(record.run) for record in records[: openlineage.MOST]],
+        )
 
     def _register(
         self,

@@ -66,8 +66,8 @@ class PinnedBuild:
     def _lock(self, pinned: BuildRecord, log: Callable[[str], None]) -> dict[str, Any]:
         from kaos_operators.environment import environment_builder, environment_spec
 
+        spec = environment_spec(self.workspace, self.document)
         try:
-            spec = environment_spec(self.workspace, self.document)
             lock = self.workspace.store.objects.get(pinned.lock).decode()
             built = same_python(environment_builder(), spec, lock, pinned.python, log)
         except CorruptObjectError as error:

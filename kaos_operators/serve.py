@@ -6,12 +6,14 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from kaos import openlineage
 from kaos.catalog import Catalog
 from kaos.endpoint import Endpoint, RevisionRecord, ServeDocument, sample_of
 from kaos.errors import ConflictError, KaosError, ServingFailedError
@@ -24,16 +26,19 @@ from kaos_operators import containers
 from kaos_operators.base import airflow_run
 from kaos_operators.hook import configured_store, gateway, work_directory
 from kaos_operators.image import LoggedBuild
+from kaos_operators.traced import TracedOperator
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow.sdk import Context
 
+    from kaos.openlineage import Dataset, Traced
+
 service_log = logging.getLogger("kaos.service")
 
 
-class ServeOperator(BaseOperator):
+class ServeOperator(TracedOperator, BaseOperator):
     """Work on one revision of an endpoint.
 
     :param revision: digest of the revision's document (templated); what a run's `conf["serve"]` holds
@@ -57,7 +62,8 @@ class ServeOperator(BaseOperator):
             if self.records.get(document.endpoint).killed_at is not None:
                 raise ConflictError(f"The endpoint {document.endpoint} was killed meanwhile.")
             self._document = document
-            return self.work(document, context)
+            self.made = self.work(document, context)
+            return self.made
         except KaosError as error:
             if document is not None:
                 self._give_up(document, error)
@@ -71,6 +77,16 @@ class ServeOperator(BaseOperator):
     @abstractmethod
     def work(self, document: ServeDocument, context: Context) -> Any:
         """Do what this operator is for, and return a small record of it."""
+
+    def trace(self) -> Traced:
+        """Return what the revision is made of, and what this task has made of it."""
+        document = ServeDocument.parse(configured_store().objects.get(self.revision))
+        found = openlineage.served(document, self.revision)
+        return replace(found, outputs=self.outputs(document) if self.made is not None else [])
+
+    def outputs(self, document: ServeDocument) -> list[Dataset]:
+        """Return what the task has made, once it is done."""
+        return []
 
     def directory(self, document: ServeDocument) -> Path:
         """Return the directory of the revision's service."""
@@ -132,6 +148,11 @@ class BuildServeOperator(ServeOperator):
             self._build.cancel()
         super().on_kill()
 
+    def outputs(self, document: ServeDocument) -> list[Dataset]:
+        """Return the environment."""
+        build = BuildRecord.model_validate(self.made)
+        return [openlineage.environment(document.workspace, document.source, build)]
+
 
 class LaunchOperator(ServeOperator):
     """Lay a revision out, the model's files beside its code, and start its service beside the others.
@@ -191,6 +212,10 @@ class RouteOperator(ServeOperator):
         self.records.note(document.endpoint, _how(routed, document), document.revision, document.author)
         return {"current": routed.current, "canary": routed.canary, "percent": routed.percent}
 
+    def outputs(self, document: ServeDocument) -> list[Dataset]:
+        """Return the endpoint, which answers by the revision now."""
+        return [openlineage.endpoint(document.workspace, document.endpoint, document.revision)]
+
 
 class RegisterEndpointOperator(ServeOperator):
     """Write the immutable record of a revision that was routed, and emit an event of the outlet assets.
@@ -228,6 +253,10 @@ class RegisterEndpointOperator(ServeOperator):
                 "revision": document.revision,
             }
         return {"record": digest}
+
+    def outputs(self, document: ServeDocument) -> list[Dataset]:
+        """Return the endpoint."""
+        return [openlineage.endpoint(document.workspace, document.endpoint, document.revision)]
 
 
 def _how(routed: Endpoint, document: ServeDocument) -> str:

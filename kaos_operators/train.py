@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.sdk import ResumableJobMixin, get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
+from kaos import openlineage
 from kaos.digest import digest_bytes
 from kaos.errors import InvalidInputError, KaosError, TrainingFailedError
 from kaos.history import last_metrics, live_files
@@ -30,7 +31,7 @@ from kaos.transfer.push import store_directory
 from kaos_operators.base import KaosOperator
 from kaos_operators.containers import images
 from kaos_operators.environment import PROCESS, environment_of, find_run, runtime, runtime_of
-from kaos_operators.hook import work_directory
+from kaos_operators.hook import open_job, work_directory
 from kaos_operators.live import LiveMetrics
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from kaos.catalog import WorkspaceCatalog
     from kaos.image import EnvironmentSpec
     from kaos.job import JobDocument
+    from kaos.openlineage import Traced
     from kaos.runtime.base import Environment
     from kaos.store import Objects
 
@@ -193,6 +195,24 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         document, build = self._document, BuildRecord.model_validate(self.environment)
         made_of = [build.environment, document.source.digest, document.pinned_data.digest, self._trial.params]
         return digest_bytes(json.dumps(made_of, sort_keys=True).encode())
+
+    def trace(self) -> Traced:
+        """Return the job's inputs, and the models of the batch's trials that have ended."""
+        document, workspace = open_job(self.job)
+        batch = Batch.model_validate(self.batch)
+        planned = trials(workspace.space(document.params), document.only)
+        mine = planned[batch.start : batch.start + batch.count][: openlineage.MOST]
+        found = [workspace.trial(document.job_id, trial.index) for trial in mine]
+        ended = [record for record in found if record is not None]
+        trees = [workspace.output_tree(record.model) for record in ended if record.model is not None]
+        made = [(tree.digest, len(list(tree.files)), tree.size) for tree in trees]
+        return openlineage.traced(
+            document,
+            self.job,
+            BuildRecord.model_validate(self.environment),
+            *openlineage.models(document.workspace, made),
+            trials=[openlineage.trial(record) for record in ended],
+        )
 
     # -- what ResumableJobMixin asks for -----------------------------------------------------------------
 

@@ -6,12 +6,16 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from lab import containers, setup
 
 from kaos.runtime.container.engine import Docker
+
+if TYPE_CHECKING:
+    from airflow_example import Example
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So it is in a shell's background job, and for all that is started there: Ctrl-C could not be tried.
@@ -58,6 +62,14 @@ def docker(podman: containers.Podman, tmp_path_factory: pytest.TempPathFactory) 
             os.environ.pop(name, None)
             if name in before:
                 os.environ[name] = before[name]
+
+
+@pytest.fixture(scope="session")
+def example(tmp_path_factory: pytest.TempPathFactory) -> Example:
+    """Return what an Airflow of its own made of the example DAG."""
+    from airflow_example import run_example  # which needs this module
+
+    return run_example(tmp_path_factory.mktemp("airflow"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
