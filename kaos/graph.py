@@ -76,6 +76,14 @@ class Graph:
     def _effects(self) -> dict[str, list[str]]:
         return _neighbours((edge.source, edge.target) for edge in self.edges)
 
+    def causes(self, node: str) -> list[Node]:
+        """Return the nodes that had a part in one, in one step."""
+        return [self.by_id[each] for each in dict.fromkeys(self._causes.get(node, ()))]
+
+    def effects(self, node: str) -> list[Node]:
+        """Return the nodes that came of one, in one step."""
+        return [self.by_id[each] for each in dict.fromkeys(self._effects.get(node, ()))]
+
     def upstream(self, starts: Iterable[str]) -> Self:
         """Return the graph of these nodes and of everything that had a part in them."""
         return self.among(_reached(starts, self._causes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from enum import StrEnum
@@ -14,12 +13,11 @@ from pydantic import Field
 
 from kaos.bundle import Entry, File, Tree
 from kaos.lineage import BuildRecord
+from kaos.lock import packages
 from kaos.value import Value
 
 MOST = 1000
 """Differences of a kind that a record keeps; it counts the others."""
-
-_PINNED = re.compile(r"^([A-Za-z0-9][\w.-]*)==([^\s;\\]+)", re.MULTILINE | re.ASCII)
 
 
 class Verdict(StrEnum):
@@ -188,7 +186,7 @@ def compare_environments(
         "python": (original.python or None, made.python or None),
         "image": (_image(original), _image(made)),
     }
-    before, after = dict(_PINNED.findall(original_lock)), dict(_PINNED.findall(made_lock))
+    before, after = packages(original_lock), packages(made_lock)
     found |= {name: (before.get(name), after.get(name)) for name in sorted(before.keys() | after.keys())}
     different = {what: both for what, both in found.items() if both[0] != both[1]}
     if not different and original.environment != made.environment:

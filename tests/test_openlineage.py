@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,13 @@ from openlineage_schema import check_event
 
 from kaos import openlineage
 from kaos.endpoint import ModelPin, ServeDocument
+from kaos.graph import Graph, Node
 from kaos.job import BundlePin
 from kaos.openlineage import Dataset, KaosRunFacet, Traced, TrialFacet
+from kaos.provenance import Lineage, nodes
+from kaos.render.lines import lines
+from kaos.render.openlineage import events as render
+from kaos.reproduction import Reproduction, Verdict
 
 ROOT = Path(__file__).parent.parent
 
@@ -190,9 +197,10 @@ def without_nulls(dataset: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in dataset.items() if value != {}}
 
 
-def test_a_revision_is_made_of_its_code_and_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def revision() -> ServeDocument:
+    """Return a revision of an endpoint that serves a model."""
     pin = BundlePin(name="mnist", digest="a" * 64, files=2, size=10, author="ada")
-    document = ServeDocument(
+    return ServeDocument(
         job_id="0" * 32,
         workspace="mnist",
         dag_id="kaos.mnist.serve",
@@ -207,13 +215,76 @@ def test_a_revision_is_made_of_its_code_and_its_model(monkeypatch: pytest.Monkey
         submitted_at=datetime.now(UTC),
         kaos_version="0",
     )
-    traced = openlineage.served(document, "d" * 64)
+
+
+def test_a_revision_is_made_of_its_code_and_its_model() -> None:
+    traced = openlineage.served(revision(), "d" * 64)
     assert [(each.name, each.version) for each in traced.inputs] == [
         ("source/mnist", "a" * 64),
         ("model", "c" * 64),
     ]
     known = (traced.about or KaosRunFacet(workspace="", job="")).plain()
     assert (known["endpoint"], known["revision"], known["models"]) == ("serve-mnist", 3, ["a_b:c"])
+
+
+def test_the_rendered_lineage_says_what_the_operators_said(
+    example: Example, events: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    workspace = example.catalog.workspace("digits")
+    (rendered,) = render(Lineage(workspace).read().graph)
+    check_event(rendered)
+    told = events["register", "COMPLETE"]
+    assert versions(rendered["inputs"]) == versions(told["inputs"])
+    assert [without_nulls(each) for each in told["outputs"]] == rendered["outputs"]
+    assert rendered["job"]["name"] == "kaos_example"
+    known, ours = rendered["run"]["facets"]["kaos"], told["run"]["facets"]["kaos"]
+    assert uuid.UUID(rendered["run"]["runId"]).hex == ours["job"]
+    for name in ("job", "author", "runtime", "environment", "python", "lock", "models", "workspace"):
+        assert known[name] == ours[name]
+    assert known["trials"][0]["metrics"] == {"rows": 3.0}
+
+
+def test_a_rendered_revision_serves_code_and_model() -> None:
+    document = revision()
+    assert document.model is not None
+    model = Node(
+        "model:mnist/a_b:c", "model", "a_b:c", {"digest": document.model.digest, "files": 1, "size": 5}
+    )
+    part = nodes.revision(document, None, None, None)
+    (event,) = render(Graph.of([model, *part.nodes], part.edges))
+    check_event(event)
+    assert versions(event["inputs"]) == {
+        "kaos://mnist/source/mnist": document.code.digest,
+        "kaos://mnist/model": document.model.digest,
+    }
+    assert versions(event["outputs"]) == {"kaos://mnist/endpoint/serve-mnist": "3"}
+    assert event == render(Graph.of([model, *part.nodes], part.edges))[0]
+
+
+def test_a_verdict_is_part_of_the_lineage(example: Example) -> None:
+    workspace = example.catalog.workspace("digits")
+    (record,) = workspace.model_records(workspace.model_ids()[0])
+    verdict = Reproduction(
+        model_id=record.model_id,
+        digest=record.digest,
+        original_job=record.job.job_id,
+        trial=0,
+        job_id="0" * 32,
+        by="ada",
+        submitted_at=datetime.now(UTC),
+        ended_at=datetime.now(UTC),
+        tolerance=0,
+        rebuilt=False,
+        verdict=Verdict.DIFFERENT,
+    )
+    graph = Lineage(workspace).read().graph
+    part = nodes.reproduction("digits", verdict)
+    (job, model) = part.nodes
+    assert model.id in graph.by_id
+    assert job.id.rpartition("/")[0] == f"job:{workspace.workspace.name}"
+    told = lines(replace(model, attributes={**graph.by_id[model.id].attributes, **model.attributes}))
+    assert told[-1] == "made again: 1 different"
+    assert any(record.model_id in line for line in lines(job))
 
 
 def test_the_schema_refuses_what_is_none() -> None:

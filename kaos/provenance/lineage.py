@@ -21,6 +21,7 @@ from kaos.lock import packages
 from kaos.model import ImportRecord, ModelRecord, TagMove
 from kaos.provenance import nodes
 from kaos.provenance.nodes import DATA, ENDPOINT, MANIFEST, SOURCE, Part
+from kaos.reproduction import Reproduction
 from kaos.schema.bundle import Bundle
 from kaos.serving.records import Endpoints
 
@@ -79,6 +80,7 @@ class Lineage:
         """Read the records, kind by kind; a new kind has its line here."""
         yield from self._each("jobs", self._job, before)
         yield from self._each("models", self._model, before)
+        yield from self._each("reproductions", self._reproduction, before)
         yield from self._each("imports", self._import, before, by_value=True)
         yield from self._each("tags", self._tag, before, by_value=True)
         yield from self._each("revisions", self._revision, before, by_value=True)
@@ -133,6 +135,10 @@ class Lineage:
     def _model(self, _: str, digest: bytes) -> tuple[Part, bool]:
         record = ModelRecord.parse(self.store.objects.get(digest.decode()))
         return nodes.model(record, self._packages(record.build)), True
+
+    def _reproduction(self, _: str, digest: bytes) -> tuple[Part, bool]:
+        record = Reproduction.parse(self.store.objects.get(digest.decode()))
+        return nodes.reproduction(self._name, record), True
 
     def _import(self, _: str, digest: bytes) -> tuple[Part, bool]:
         return nodes.imported(self._name, ImportRecord.parse(self.store.objects.get(digest.decode()))), True

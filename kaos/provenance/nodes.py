@@ -18,12 +18,15 @@ from kaos.graph import Edge, Node
 from kaos.job import BundlePin, JobDocument, JobOutcome, ManifestPin
 from kaos.lineage import AirflowRun, BuildRecord, ResolvedManifest
 from kaos.model import ImportRecord, ModelRecord, TagMove, numeric
+from kaos.reproduction import Reproduction
 from kaos.resources import Resources, show_memory
 from kaos.schema.bundle import Bundle
 
 SOURCE, DATA, MANIFEST, PARAMS = "source", "data", "manifest", "hyperparams"
 IMAGE, JOB, MODEL, TAG = "image", "job", "model", "tag"
 REVISION, ENDPOINT = "revision", "endpoint"
+REPRODUCED = "made_again_"
+"""How the attributes of a model begin that name the jobs which made it again."""
 KINDS = (MANIFEST, SOURCE, DATA, PARAMS, IMAGE, JOB, MODEL, TAG, REVISION, ENDPOINT)
 """The kinds of nodes, from the first causes to the last effects."""
 
@@ -126,6 +129,24 @@ def model(record: ModelRecord, packages: int | None) -> Part:
 def bundle(at: str, record: Bundle) -> Part:
     """Return a bundle that was submitted."""
     return Part((_bundle(record.kind, at, record.pin),))
+
+
+def reproduction(at: str, record: Reproduction) -> Part:
+    """Return what came of making a model again: more to know of the model, and of the job that did it."""
+    verdict = str(record.verdict)
+    made = Node(
+        f"{JOB}:{at}/{record.job_id}",
+        JOB,
+        record.job_id[:12],
+        {"reproduces": record.model_id, "verdict": verdict},
+    )
+    model_node = Node(
+        f"{MODEL}:{at}/{record.model_id}",
+        MODEL,
+        record.model_id,
+        {f"{REPRODUCED}{record.job_id[:12]}": verdict},
+    )
+    return Part((made, model_node))
 
 
 def imported(at: str, record: ImportRecord) -> Part:

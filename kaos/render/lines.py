@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,7 @@ def _job(known: dict[str, Any]) -> list[str]:
         f"{known['runtime']} runtime" if "runtime" in known else "",
         known.get("resources", ""),
         f"rerun of {known['rerun_of'][:_SHOWN]}" if "rerun_of" in known else "",
+        f"made {known['reproduces']} again: {known['verdict']}" if "reproduces" in known else "",
         *_airflow(known),
     ]
 
@@ -115,7 +117,14 @@ def _model(known: dict[str, Any]) -> list[str]:
         f"trained in {known['seconds']:.1f} s" if "seconds" in known else "",
         *_few(params, _PARAMS),
         *_few(metrics, _METRICS),
+        *_reproduced(known),
     ]
+
+
+def _reproduced(known: dict[str, Any]) -> list[str]:
+    """Return how often a model was made again, with which verdicts."""
+    verdicts = Counter(value for name, value in known.items() if name.startswith("made_again_"))
+    return [f"made again: {count} {verdict}" for verdict, count in verdicts.items()]
 
 
 def _tag(known: dict[str, Any]) -> list[str]:

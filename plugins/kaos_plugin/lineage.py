@@ -4,6 +4,7 @@ history, as long as it is there, may only confirm them.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from threading import Lock
@@ -19,19 +20,20 @@ from kaos.provenance import Lineage
 from kaos.provenance.lineage import Memory, Read, of_endpoint
 from kaos.provenance.nodes import ENDPOINT, KINDS, MODEL
 from kaos.provenance.refs import Finder
-from kaos.render import dot
+from kaos.render import dot, openlineage
 from kaos.render.lines import one_line
 from kaos.schema.lineage import FoundFile, LineageAnswer, LineageRow
 from kaos.serving.records import Endpoints
 from kaos_plugin import airflow_internals
 
-PictureFormat = Literal["pdf", "svg", "png", "dot", "json"]
+PictureFormat = Literal["pdf", "svg", "png", "dot", "json", "openlineage"]
 MEDIA = {
     "pdf": "application/pdf",
     "svg": "image/svg+xml",
     "png": "image/png",
     "dot": "text/vnd.graphviz",
     "json": "application/json",
+    "openlineage": "application/json",
 }
 
 _memories: dict[tuple[str, str], Memory] = {}
@@ -65,7 +67,14 @@ def of_served(workspace: WorkspaceCatalog, name: str, *, everything: bool) -> tu
 
 def rendered(graph: Graph, focus: str, wanted: PictureFormat) -> bytes:
     """Return a graph in one of the formats."""
+    if wanted == "openlineage":
+        return json.dumps(openlineage.events(graph), indent=2, ensure_ascii=False).encode() + b"\n"
     return graph.encode() if wanted == "json" else dot.draw(graph, wanted, [focus])
+
+
+def file_name(name: str, wanted: PictureFormat) -> str:
+    """Return the name of a picture's file."""
+    return f"{name}.openlineage.json" if wanted == "openlineage" else f"{name}.{wanted}"
 
 
 def answer(workspace: WorkspaceCatalog, ref: str, *, upstream: bool, limit: int | None) -> LineageAnswer:

@@ -32,6 +32,16 @@ def test_the_template_is_reproduced_to_the_byte(kaos: Kaos) -> None:
     assert found["digest"] == found["made"] == original["model_digest"]
     assert (found["original_job"], found["made_id"]) == (job_id, original["model_id"])
     assert (found["changed"], found["metrics"], found["environment"]) == ([], [], [])
+    graph, events = (
+        json.loads((kaos.directory / written).read_text())
+        for written in (
+            kaos.run("train", "provenance", "-m", "production", "--format", wanted).stdout.strip()
+            for wanted in ("json", "openlineage")
+        )
+    )
+    verdicts = [node["attributes"].get("verdict") for node in graph["nodes"] if node["kind"] == "job"]
+    assert verdicts == [None, "identical"]
+    assert [event["eventType"] for event in events] == ["COMPLETE", "COMPLETE"]
     # It was trained, and not taken over.
     assert made["models"][0]["reused_from"] is None
     logs = [kaos.log(each) for each in (made["job_id"], job_id)]

@@ -16,7 +16,7 @@ from kaos_cli.output import say
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FORMATS = ["pdf", "svg", "png", "dot", "json"]
+_FORMATS = ["pdf", "svg", "png", "dot", "json", "openlineage"]
 
 
 def PictureOptions(command: F) -> F:

@@ -18,14 +18,14 @@ from kaos_cli.train_watch import wait_for_job
 
 
 @click.command()
-@click.option("-m", "--model", required=True, help="Id of the model, or a tag.")
+@click.option("-m", "--model-id", required=True, help="Id of the model, or a tag.")
 @click.option("-j", "--job-id", help="Job that made it, if several did.  [default: the first one]")
 @click.option("--tolerance", type=float, default=0.0, help="Metrics may differ by as much.  [default: 0]")
 @click.option("--rebuild", is_flag=True, help="Build the environment anew, where the pinned one is gone.")
 @click.option("--wait/--no-wait", default=True, help="Wait for the verdict, or only start.  [default: wait]")
 @OutputOption
 def reproduce(
-    model: str, job_id: str | None, tolerance: float, rebuild: bool, wait: bool, output: str
+    model_id: str, job_id: str | None, tolerance: float, rebuild: bool, wait: bool, output: str
 ) -> None:
     """Make a model again, of exactly what made it, and compare.
 
@@ -43,7 +43,7 @@ def reproduce(
         raise UnknownNameError("job", job_id, next_step="See kaos train list.")
     config = load_config()
     client = ReproductionsClient(connect(config).connection, current_workspace(config))
-    request = ReproductionRequest(model=model, job_id=job_id, tolerance=tolerance, rebuild=rebuild)
+    request = ReproductionRequest(model=model_id, job_id=job_id, tolerance=tolerance, rebuild=rebuild)
     started = client.start(request)
     say(f"Reproducing {started.model_id} of job {started.original_job}, trial {started.trial}")
     say(f"Environment: {started.environment}")

@@ -18,7 +18,9 @@ from kaos_plugin.lineage import MEDIA, PictureFormat
 
 router = APIRouter(prefix="/workspaces/{workspace}", tags=["lineage"])
 
-Format = Annotated[PictureFormat, Query(description="of the picture; the graph itself as json")]
+Format = Annotated[
+    PictureFormat, Query(description="of the picture; json: the graph itself; openlineage: events")
+]
 Ref = Annotated[
     str, Query(min_length=1, max_length=4000, description="digest, /bundle:abcde/path, URL, id or name")
 ]
@@ -78,7 +80,7 @@ def get_difference(
 def _picture(graph: Graph, focus: str, wanted: PictureFormat, name: str, db: Session) -> Response:
     """Return a picture with the name that a file of it shall have, and what Airflow's history contradicts."""
     content = lineage.rendered(graph, focus, wanted)
-    headers = {"Content-Disposition": f'attachment; filename="{name}.{wanted}"'}
+    headers = {"Content-Disposition": f'attachment; filename="{lineage.file_name(name, wanted)}"'}
     notes = lineage.contradictions(graph, db)
     if notes:
         headers["Kaos-Notes"] = json.dumps(notes)
