@@ -38,6 +38,7 @@ from kaos.errors import (
     AlreadyExistsError,
     ConflictError,
     CorruptObjectError,
+    FilesMissingError,
     InvalidInputError,
     RemovedError,
     UnknownNameError,
@@ -156,7 +157,7 @@ class WorkspaceCatalog:
         """Record the bundle with this tree, whose objects are all in the store; the first to submit it is its
         author.
 
-        :raises InvalidInputError: objects of the tree are missing; nothing was recorded
+        :raises FilesMissingError: objects of the tree are missing; nothing was recorded
         """
         check_bundle(name)
         with self.store.uses.hold():
@@ -172,10 +173,7 @@ class WorkspaceCatalog:
     def _check_arrived(self, tree: Tree) -> None:
         missing = self.store.objects.missing(tree.objects)
         if missing:
-            raise InvalidInputError(
-                f"{len(missing)} of the bundle's files have not arrived.",
-                "Deploy again: what arrived is kept.",
-            )
+            raise FilesMissingError(len(missing))
 
     def _record_bundle(self, kind: BundleKind, name: str, tree: Tree, user: str) -> Bundle:
         new = BundlePin(
@@ -470,8 +468,13 @@ class WorkspaceCatalog:
 
     def build_log(self, job_id: str) -> bytes | None:
         """Return the log of a job's build, or None while there is none."""
+        digest = self.build_log_digest(job_id)
+        return self.store.objects.get(digest) if digest else None
+
+    def build_log_digest(self, job_id: str) -> str | None:
+        """Return the digest of the log of a job's build, or None while there is none."""
         ref = self.store.refs.get(f"{self._at}/builds/{job_id}")
-        return self.store.objects.get(ref.value.decode()) if ref else None
+        return ref.value.decode() if ref else None
 
     def set_image(self, source: str, digest: str) -> None:
         """Record what was built from the source bundle with this digest."""

@@ -50,6 +50,11 @@ class Order:
 
 def collect(store: Store, order: Order) -> Collected:
     """Remove what the policies let go and what nothing names, and return what that was."""
+    return collect_and_look(store, order)[0]
+
+
+def collect_and_look(store: Store, order: Order) -> tuple[Collected, Survey]:
+    """Do the same, and return what the store needs as well, as it was last looked at."""
     began = time.monotonic()
     now = datetime.now(UTC)
     old = (now - order.grace).timestamp()
@@ -78,20 +83,19 @@ def collect(store: Store, order: Order) -> Collected:
     )
     if order.dry_run:
         gone: list[Stored | Condemned] = [*going, *(each for each in aside if each.digest not in found.kept)]
-        return report.model_copy(
-            update={
-                "discarded": _amount(gone),
-                "after": _less(report.before, _amount(gone)),
-                "seconds": time.monotonic() - began,
-            }
-        )
+        plan = {
+            "discarded": _amount(gone),
+            "after": _less(report.before, _amount(gone)),
+            "seconds": round(time.monotonic() - began, 3),
+        }
+        return report.model_copy(update=plan), found
     for view in found.views:
         if view.name in order.policies:
             _record(view, found, Note(by=order.by, at=now, why=view.policy.shown), young)
     batch = f"{time.time_ns() // 1_000_000:015d}-{secrets.token_hex(4)}"
     for each in going:
         store.objects.condemn(each, batch)
-    done = _discard(store, order, young)
+    done, found = _discard(store, order, young)
     if isinstance(store.objects, FileObjects):
         store.objects.sweep_scratch(old)
     left = list(store.objects.condemned())
@@ -104,10 +108,10 @@ def collect(store: Store, order: Order) -> Collected:
         }
     )
     _keep_report(store, order, done, now)
-    return report
+    return report, found
 
 
-def _discard(store: Store, order: Order, young: _Young) -> list[Condemned]:
+def _discard(store: Store, order: Order, young: _Young) -> tuple[list[Condemned], Survey]:
     """Look again, bring back what is needed after all, and discard the rest of what was set aside by now."""
     aside = list(store.objects.condemned())
     settled = store.uses.settle(order.settle)
@@ -125,7 +129,7 @@ def _discard(store: Store, order: Order, young: _Young) -> list[Condemned]:
             store.objects.restore(each.digest)
         elif settled and each.since < latest and store.objects.discard(each):
             done.append(each)
-    return done
+    return done, found
 
 
 def _may_go(each: Stored, found: Survey, old: float) -> bool:

@@ -4,6 +4,7 @@ KaosError
 ├── InvalidInputError            what was given cannot be accepted
 │   ├── InvalidNameError
 │   ├── InvalidBundleError       a directory that is no bundle of the kind asked for
+│   ├── FilesMissingError        a bundle some of whose files are not in the store (any more)
 │   ├── InvalidResourceError     --cpu, --memory, --gpu
 │   ├── InvalidParametersError   a hyperparameter file
 │   ├── InvalidManifestError     a data manifest, with all its bad lines
@@ -99,6 +100,20 @@ class InvalidBundleError(InvalidInputError):
     """Report a directory that is no valid bundle; nothing of it was stored."""
 
     code = "invalid_bundle"
+
+
+class FilesMissingError(InvalidInputError):
+    """Report a bundle some of whose files are not in the store; nothing was recorded.
+
+    :param count: how many
+    """
+
+    code = "files_missing"
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            f"{count} of the bundle's files have not arrived.", "Deploy again: what arrived is kept."
+        )
 
 
 class InvalidResourceError(InvalidInputError):

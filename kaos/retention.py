@@ -34,11 +34,14 @@ class RetentionPolicy(Value):
     def shown(self) -> str:
         """Return it in words."""
         rules = []
-        if self.keep_last is not None:
-            jobs = "job" if self.keep_last == 1 else f"{self.keep_last} jobs"
-            rules.append(f"the models of the newest {jobs}" if self.keep_last else "no model for being new")
+        if self.keep_last:
+            rules.append(
+                f"the models of the newest {'job' if self.keep_last == 1 else f'{self.keep_last} jobs'}"
+            )
         if self.keep_days is not None:
             rules.append(f"models younger than {self.keep_days:g} day{'' if self.keep_days == 1 else 's'}")
+        if self.is_set and not rules:
+            return "keep no models but those in use"
         return f"keep {' and '.join(rules)}" if rules else "keep all models"
 
 
@@ -159,9 +162,9 @@ def _kept_jobs(policy: RetentionPolicy, known: list[JobFacts], now: datetime) ->
         if not policy.is_set:
             found[job.job_id] = "no policy"
         elif policy.keep_last is not None and count < policy.keep_last:
-            found[job.job_id] = f"newest {policy.keep_last}"
+            found[job.job_id] = f"among the newest {policy.keep_last}"
         elif policy.keep_days is not None and now - job.ended_at < timedelta(days=policy.keep_days):
-            found[job.job_id] = f"younger than {policy.keep_days:g} d"
+            found[job.job_id] = f"younger than {policy.keep_days:g} days"
         if job.models:
             counted[job.definition] = count + 1
     return found

@@ -51,6 +51,7 @@ class WorkspaceView:
     :param unfinished: when each job and each deploy of a revision began that has not ended
     :param jobs: the jobs with what the policy looks at
     :param ended: ids of those that have ended
+    :param active: ids of the others
     :param dead: revisions that nobody can come back to, by endpoint and number
     :param dead_jobs: ids of their deploys
     """
@@ -60,6 +61,7 @@ class WorkspaceView:
     unfinished: list[datetime] = field(default_factory=list)
     jobs: list[JobFacts] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
+    active: set[str] = field(default_factory=set)
     decision: Decision = field(default_factory=lambda: Decision({}, frozenset(), frozenset()))
     dead: set[tuple[str, int]] = field(default_factory=set)
     dead_jobs: set[str] = field(default_factory=set)
@@ -212,6 +214,8 @@ def _weight(view: WorkspaceView, family: str, tail: str) -> Weight:
         return Weight.RECORDS if family in ("trials", "outcomes") and first in view.ended else Weight.ALL
     if family == "memo":
         return Weight.NOTHING if view.memo[tail].job_id in view.decision.gone else Weight.RECORDS
+    if family == "reproductions":
+        return Weight.RECORDS
     if family == "models":
         return Weight.RECORD if first in view.decision.removed else Weight.ALL
     if family in ("revisions", "served", "ends"):
@@ -265,8 +269,10 @@ def _look_at_jobs(view: WorkspaceView, running: Running, now: datetime) -> None:
                 document, _ = catalog.job(job_id)
             except (CorruptObjectError, InvalidInputError, UnknownNameError):  # damaged, or going
                 view.unfinished += [] if outcome else [now]
+                view.active.add(job_id)
                 continue
-            definition = document.definition
+            # Models that were made again to be compared do not push those out that were made to be used.
+            definition = f"{document.definition} {'again' if document.reproduces else ''}"
             if outcome is None:
                 begins = now - document.submitted_at < YOUNG
                 if begins or running(document.dag_id, document.run_id):
@@ -275,8 +281,7 @@ def _look_at_jobs(view: WorkspaceView, running: Running, now: datetime) -> None:
                     ended_at = document.submitted_at
         if outcome is not None:
             ended_at = outcome.ended_at
-        if ended_at is not None:
-            view.ended.add(job_id)
+        (view.active if ended_at is None else view.ended).add(job_id)
         view.jobs.append(JobFacts(job_id, definition, ended_at, frozenset(models.get(job_id, ()))))
         if ended_at is None:
             for key in models.get(job_id, ()):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kaos_operators.bundle import BundleIngestOperator
+    from kaos_operators.collection import CollectOperator
     from kaos_operators.image import ImageBuildOperator
     from kaos_operators.manifest import ManifestDownloadOperator
     from kaos_operators.model import RegisterModelOperator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BuildServeOperator",
     "BundleIngestOperator",
+    "CollectOperator",
     "ImageBuildOperator",
     "LaunchOperator",
     "ManifestDownloadOperator",
@@ -36,6 +38,7 @@ __all__ = [
 _MODULES = {
     "BuildServeOperator": "serve",
     "BundleIngestOperator": "bundle",
+    "CollectOperator": "collection",
     "ImageBuildOperator": "image",
     "ManifestDownloadOperator": "manifest",
     "LaunchOperator": "serve",

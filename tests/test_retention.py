@@ -198,7 +198,7 @@ def test_tag_keeps_a_model_with_all_that_made_it(team: Team) -> None:
     other = team.train("other", source="s2", data="d2")
     team.train("new", source="s3", data="d3")
     report = gc(team.store, LAST)
-    assert report.workspaces[0].reasons == {"newest 1": 1, "tag production": 1}
+    assert report.workspaces[0].reasons == {"among the newest 1": 1, "tag production": 1}
     assert team.whole(old)
     assert not team.whole(other)
     # The other's records are no way to it, and the tag can be taken away.

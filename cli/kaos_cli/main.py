@@ -24,6 +24,7 @@ COMMANDS = {
     "model": ("model", "List and tag models, and bring some from elsewhere."),
     "lineage": ("lineage", "Ask where models come from, and what came of a file."),
     "bundle": ("bundle", "Show a bundle's digest, and check the store."),
+    "gc": ("gc", "Remove what no kept model, endpoint or job needs."),
 }
 """Each command with its module in `kaos_cli.commands` and its line in `kaos --help`; a test compares."""
 

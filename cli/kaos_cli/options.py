@@ -84,3 +84,11 @@ def chosen_endpoint(config: Config, workspace: str, ind: int | None, endpoint: s
         return check_endpoint(endpoint)
     except InvalidInputError:
         raise UnknownNameError("endpoint", endpoint, next_step=f"See {command}.") from None
+
+
+def PolicyOptions(command: F) -> F:
+    """Let a command say which models stay."""
+    last = "Keep the models of the newest jobs that made some, so many of each kind."
+    days = "Keep models of jobs that ended less than so many days ago."
+    command = click.option("--keep-days", type=click.FloatRange(0), help=days)(command)
+    return click.option("--keep-last", type=click.IntRange(0), help=last)(command)

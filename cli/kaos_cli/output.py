@@ -39,13 +39,18 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> None:
     """Print a table, in the shape of the original system's."""
+    click.echo(table_text(columns, rows, title))
+
+
+def table_text(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> str:
+    """Return such a table."""
     from prettytable import PrettyTable
 
     table = PrettyTable(list(columns))
     if title:
         table.title = title
     table.add_rows([["" if cell is None else cell for cell in row] for row in rows])
-    click.echo(table.get_string())
+    return str(table.get_string())
 
 
 def narrow(columns: int) -> bool:

@@ -12,10 +12,11 @@ import click
 
 from kaos.curves import show
 from kaos.digest import SHORT
+from kaos.errors import RemovedError
 from kaos.job import JobState, Stage
 from kaos.resources import Resources
 from kaos.schema.deploy import DeployResponse
-from kaos.schema.job import JobInfo, JobList, JobRow, ModelRow
+from kaos.schema.job import JobInfo, JobList, JobModel, JobRow, ModelRow
 from kaos_cli.output import narrow, print_table, say, show_seconds, show_time
 
 _WIDE = 108
@@ -146,6 +147,9 @@ def print_info(job: JobInfo, metric: str | None, url: str) -> None:
         if not any(model.hyperparams for model in job.models):
             rows = [{name: cell for name, cell in row.items() if name != "Hyperparams"} for row in rows]
     print_table(list(rows[0]), [list(row.values()) for row in rows])
+    for removed in sorted({model.removed for model in job.models if model.removed}):
+        number = sum(model.removed == removed for model in job.models)
+        say(f"{number} model{' was' if number == 1 else 's were'} {removed}.")
 
 
 def _downloaded(job: JobInfo) -> str:
@@ -173,12 +177,22 @@ def info_json(job: JobInfo) -> dict[str, Any]:
             "model_digest": model.digest,
             "metrics": model.metrics,
             "reused_from": model.reused_from,
+            "removed": model.removed or None,
             "step": model.step,
             "reproductions": [each.model_dump(mode="json") for each in model.reproductions],
         }
         for index, model in enumerate(job.models)
     ]
     return document
+
+
+def removed(model: JobModel) -> RemovedError:
+    """Return the error for a model of a job that retention has removed."""
+    return RemovedError(
+        f"model {model.model_id}",
+        model.removed,
+        "Its records are left: kaos train info. The same training on the same inputs makes it again.",
+    )
 
 
 def replace(path: Path, write: Callable[[Path], object]) -> None:
@@ -229,7 +243,8 @@ def _model(model: ModelRow) -> str:
     """Return a model's id, or what there is to say of a trial without one."""
     if model.model_id is not None:
         taken_over = f"\nfrom job {model.reused_from[:_SHORT_JOB]}" if model.reused_from else ""
-        return f"{model.model_id}{taken_over}{_reproduced(model)}"
+        removed = f"\nremoved {model.removed.partition(' on ')[2][5:16]}" if model.removed else ""
+        return f"{model.model_id}{taken_over}{_reproduced(model)}{removed}"
     if model.state is JobState.RUNNING and model.metrics:
         return f"{model.state}\n{show(model.step, model.metrics, most=_LIVE)}"
     return f"{model.state}\n{model.reason}".strip()

@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from kaos.bundle import File, Tree
-from kaos.errors import CorruptObjectError, InvalidInputError, ServerUnreachableError
+from kaos.errors import CorruptObjectError, FilesMissingError, InvalidInputError, ServerUnreachableError
 from kaos.schema.bundle import BundleKind, CommittedBundle
 from kaos.source import check_source
 from kaos.store import FileObjects, open_file_store
@@ -76,6 +76,12 @@ def submit(
     known = client.bundle(kind, scanned.tree.digest)
     if known is not None and known.pin.name == scanned.name:
         return known
+    for _ in range(_ATTEMPTS - 1):
+        push(scanned, target, progress)
+        try:
+            return client.commit(kind, scanned.name, scanned.tree, purpose)
+        except FilesMissingError:  # they were there, and retention has removed them since
+            continue
     push(scanned, target, progress)
     return client.commit(kind, scanned.name, scanned.tree, purpose)
 

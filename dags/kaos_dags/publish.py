@@ -1,14 +1,23 @@
-"""The folder of generated DAG files, kept in the store: a tree, and the ref that names the newest one."""
+"""The folder of generated DAG files, kept in the store: a tree, and the refs that name its versions.
+
+The refs::
+
+    dags/head               digest of the newest tree
+    dags/versions/<digest>  when a tree was published; there while a run of Airflow is pinned to it
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 from kaos.bundle import File, Tree
 from kaos.errors import ConflictError
 from kaos.store import Store
 
 HEAD = "dags/head"
+_VERSIONS = "dags/versions"
+_RECENT = timedelta(days=1)
 _ATTEMPTS = 100
 
 
@@ -23,6 +32,11 @@ def publish(store: Store, changes: Mapping[str, str | None]) -> Tree:
 
     :raises ConflictError: too many change it at once
     """
+    with store.uses.hold():
+        return _publish(store, changes)
+
+
+def _publish(store: Store, changes: Mapping[str, str | None]) -> Tree:
     for _ in range(_ATTEMPTS):
         ref = store.refs.get(HEAD)
         files = {file.path: file for file in head(store).files}
@@ -34,6 +48,7 @@ def publish(store: Store, changes: Mapping[str, str | None]) -> Tree:
                 files[name] = File(name, len(content), store.objects.put(content))
         tree = Tree.of(files.values())
         store.objects.put(tree.encoded)
+        store.refs.create(f"{_VERSIONS}/{tree.digest}", datetime.now(UTC).isoformat().encode())
         if ref is not None and ref.value.decode() == tree.digest:
             return tree
         try:
@@ -42,3 +57,19 @@ def publish(store: Store, changes: Mapping[str, str | None]) -> Tree:
             continue
         return tree
     raise ConflictError("The DAG folder is changed by too many at once.", "Try again.")
+
+
+def keep_versions(store: Store, pinned: set[str]) -> None:
+    """Keep the trees that runs of Airflow are pinned to, and recent ones; forget the others.
+
+    :param pinned: digests of those trees
+    """
+    for digest in pinned:
+        store.refs.create(f"{_VERSIONS}/{digest}", datetime.now(UTC).isoformat().encode())
+    newest = head(store).digest
+    for name in list(store.refs.names(_VERSIONS)):
+        ref = store.refs.get(name)
+        if ref is None or name.rpartition("/")[2] in pinned | {newest}:
+            continue
+        if datetime.now(UTC) - datetime.fromisoformat(ref.value.decode()) > _RECENT:
+            store.refs.delete(name)

@@ -10,6 +10,9 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from kaos import __version__
 from kaos.job import Definition
 
+MAINTENANCE = "kaos.maintenance.py"
+"""The file of the DAG `kaos.maintenance`, which is no workspace's."""
+
 
 def file_name(definition: Definition) -> str:
     """Return the name of the DAG file of a definition."""
@@ -23,6 +26,11 @@ def render(definition: Definition) -> str:
     that nothing in it can end a string and begin a statement.
     """
     return _template(f"{definition.kind}.py.jinja2").render(definition=definition, version=__version__)
+
+
+def render_maintenance() -> str:
+    """Return the source of the DAG that applies the policies of all workspaces."""
+    return _template("maintenance.py.jinja2").render(version=__version__)
 
 
 def literal(value: object) -> str:

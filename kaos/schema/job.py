@@ -89,6 +89,7 @@ class ModelRow(Value):
     :param reused_from: the job that the model was taken over from
     :param step: where in the training a trial is that runs, and whose newest metrics these are
     :param reproductions: jobs that made the model again, the oldest first
+    :param removed: when, by whom and why the model was removed, in words; empty if it is there
     """
 
     source: BundlePin
@@ -104,6 +105,7 @@ class ModelRow(Value):
     score: float | None = None
     metrics: dict[str, Any] = Field(default_factory=dict)
     reused_from: str | None = None
+    removed: str = ""
     step: float | None = None
     reproductions: list[ReproducedRow] = Field(default_factory=list)
 
@@ -207,6 +209,8 @@ class JobModel(Value):
 
     directory: str
     digest: str
+    model_id: str = ""
+    removed: str = ""
 
 
 class JobContent(Value):

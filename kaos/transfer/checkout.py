@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -96,6 +96,23 @@ class SharedCheckouts:
             else:
                 checkout(objects, tree, destination, writable=False)
         return destination
+
+    def remove(self, digest: str, *, unless: Callable[[str], bool], measure: Callable[[Path], int]) -> int:
+        """Remove a checkout that nobody needs, and return how much that was; 0 if somebody does after all.
+
+        :param unless: asked while nobody can take the checkout: tells whether a job has come that will
+        :param measure: returns the size of a directory
+        """
+        destination = self._directory / digest
+        with self._lock(digest):
+            if unless(digest) or not destination.exists():
+                return 0
+            size = measure(destination)
+            gone = destination.with_name(f".gone.{secrets.token_hex(4)}")
+            destination.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+        StatCache.of(destination, self._directory / "stat").remove()
+        return size
 
     def _compare(self, objects: Objects, tree: Tree, destination: Path) -> None:
         cache = StatCache.of(destination, self._directory / "stat")

@@ -59,6 +59,10 @@ class StatCache:
         scratch.write_text(json.dumps({"rows": self._fresh}, separators=(",", ":")))
         scratch.replace(self._path)
 
+    def remove(self) -> None:
+        """Remove the file."""
+        self._path.unlink(missing_ok=True)
+
 
 def _key(stat: os.stat_result) -> tuple[int, int, int, int]:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino

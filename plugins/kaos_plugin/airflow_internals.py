@@ -285,6 +285,23 @@ def active_runs(dag_id: str, db: Session) -> list[str]:
     return list(db.scalars(query))
 
 
+def is_running(dag_id: str, run_id: str, db: Session) -> bool:
+    """Tell whether Airflow has this run and it has not ended."""
+    found = runs([(dag_id, run_id)], db).get((dag_id, run_id))
+    return found is not None and found.state in (DagRunState.QUEUED, DagRunState.RUNNING)
+
+
+def pinned_versions(db: Session) -> set[str]:
+    """Return the versions of our DAG bundle that runs are pinned to."""
+    query = (
+        select(DagRun.bundle_version)
+        .join(DagModel, DagModel.dag_id == DagRun.dag_id)
+        .where(DagModel.bundle_name == BUNDLE, DagRun.bundle_version.is_not(None))
+        .distinct()
+    )
+    return {str(version) for version in db.scalars(query)}
+
+
 def remove_dag(dag_id: str, db: Session) -> None:
     """Remove a DAG and its history from the database; one that is not there is no error."""
     try:

@@ -16,6 +16,7 @@ from kaos.schema.error import ErrorBody
 from kaos_plugin.auth import signed_in
 from kaos_plugin.endpoints import start_forgotten
 from kaos_plugin.jobs import start_forgotten_jobs
+from kaos_plugin.retention import publish_maintenance
 from kaos_plugin.routes import api_router, ui_router
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
     start_forgotten_jobs()
     start_forgotten()
+    publish_maintenance()
     yield
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from airflow.api_fastapi.app import get_auth_manager
@@ -48,6 +49,18 @@ def require(user: BaseUser, method: Method, workspace: str, entity: DagAccessEnt
         )
 
 
+def require_admin(user: BaseUser) -> None:
+    """Check that the user administers this Airflow: may change its connections.
+
+    :raises ForbiddenError: the user does not
+    """
+    if not get_auth_manager().is_authorized_connection(method="DELETE", user=user):
+        raise ForbiddenError(
+            f"{user.get_name()} does not administer this Airflow.",
+            "Collect in one workspace: kaos gc -w WORKSPACE",
+        )
+
+
 WorkspaceName = Annotated[str, Path(description="name of the workspace")]
 
 
@@ -56,11 +69,18 @@ def _readable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
     return catalog().workspace(workspace)
 
 
-def _deployable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
+def _uploadable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
     require(user, "POST", workspace, DagAccessEntity.RUN)
     found = catalog().workspace(workspace)
     found.check_alive()
     return found
+
+
+def _deployable(workspace: WorkspaceName, user: User) -> Iterator[WorkspaceCatalog]:
+    found = _uploadable(workspace, user)
+    # What the request finds in the store stays until it has named it, or has failed.
+    with found.store.uses.hold():
+        yield found
 
 
 def _removable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
@@ -70,6 +90,9 @@ def _removable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
 
 Readable = Annotated[WorkspaceCatalog, Depends(_readable)]
 """The workspace of the path, for one who may see its runs."""
+
+Uploadable = Annotated[WorkspaceCatalog, Depends(_uploadable)]
+"""The same for requests that bring objects and name none: they may take hours."""
 
 Deployable = Annotated[WorkspaceCatalog, Depends(_deployable)]
 """The living workspace of the path, for one who may start runs in it."""

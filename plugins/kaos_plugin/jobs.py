@@ -143,13 +143,19 @@ def job_content(workspace: WorkspaceCatalog, job_id: str) -> JobContent:
     outcome = workspace.outcome(document.job_id)
     models = workspace.job_models(document.job_id, outcome.models) if outcome else []
     digests = [model.digest for model in models]
+    ids = {model.digest: model.model_id for model in models}
     return JobContent(
         source=document.source,
         source_directory=workspace.shown(document.source)[1:],
         data=document.data,
         data_directory=workspace.shown(document.data)[1:] if document.data else None,
         models=[
-            JobModel(directory=short_model(digest, digests), digest=digest)
+            JobModel(
+                directory=short_model(digest, digests),
+                digest=digest,
+                model_id=ids[digest],
+                removed=_removed(workspace, ids[digest]),
+            )
             for digest in dict.fromkeys(digests)
         ],
     )
@@ -427,6 +433,7 @@ def _model_row(
             "score": trial.metrics.get(metric) if metric else None,
             "metrics": metrics,
             "reused_from": trial.reused_from,
+            "removed": _removed(workspace, trial.model_id),
             "step": trial.step,
             "reproductions": [
                 ReproducedRow(job_id=found.job_id, verdict=found.verdict, ended_at=found.ended_at)
@@ -434,6 +441,11 @@ def _model_row(
             ],
         }
     )
+
+
+def _removed(workspace: WorkspaceCatalog, model_id: str | None) -> str:
+    note = workspace.removed_model(model_id) if model_id is not None else None
+    return note.shown if note is not None else ""
 
 
 def _empty_row(document: JobDocument, workspace: WorkspaceCatalog, state: JobState) -> ModelRow:

@@ -6,10 +6,11 @@ import re
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from kaos.errors import AlreadyExistsError, InvalidInputError, UnknownNameError
+from kaos.errors import AlreadyExistsError, InvalidInputError, RemovedError, UnknownNameError
 from kaos.resources import Resources
 from kaos.schema.bundle import BundleKind
 from kaos.schema.deploy import DeployRequest, DeployResponse, Parameters
@@ -22,7 +23,11 @@ from kaos_cli.options import JobOptions
 from kaos_cli.output import OutputOption, done, print_json, progress_bar, say
 from kaos_cli.train_watch import follow_log, wait_for_job
 
+if TYPE_CHECKING:
+    from kaos.transfer.scan import Scan
+
 _LIST = "kaos train list"
+_ATTEMPTS = 3
 
 
 @click.group()
@@ -370,7 +375,14 @@ def get(
             f"The data of job {job.job_id} is not downloaded ({job.state}).", "See kaos train info."
         )
     if model or everything:
-        wanted += [(top / "models" / each.directory, each.digest) for each in content.models]
+        removed = [each for each in content.models if each.removed]
+        if removed and len(removed) == len(content.models):
+            raise train_output.removed(removed[0])
+        for each in removed:
+            say(f"Left out: {train_output.removed(each).message}")
+        wanted += [
+            (top / "models" / each.directory, each.digest) for each in content.models if not each.removed
+        ]
     if model and not content.models:
         raise InvalidInputError(f"Job {job.job_id} has no model ({job.state}).", "See kaos train info.")
     for path, _ in wanted:
@@ -426,6 +438,7 @@ def _submit(
     for kind, _, walked in walks:
         check(walked, kind)
     digests: dict[BundleKind, str] = {}
+    sent: list[tuple[BundleKind, Scan]] = []
     for kind, path, walked in walks:
         say(f"Submitting {kind} bundle: {path}")
         with progress_bar(f"Compressing {kind} bundle", walked.size) as progress:
@@ -436,6 +449,7 @@ def _submit(
         done(f"Setting {kind} bundle: {bundle.shown}")
         say()
         digests[kind] = bundle.pin.digest
+        sent.append((kind, scanned))
     given: dict[str, str | None] = {"source": digests.get("source"), "data": digests.get("data")}
     if read is not None:
         say(f"Submitting data manifest: {manifest}")
@@ -445,6 +459,13 @@ def _submit(
         done(f"Setting data manifest: {committed.shown}")
         say()
         given["manifest"] = committed.pin.digest
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return client.deploy(request.model_copy(update=given))
+        except (UnknownNameError, RemovedError):
+            # An old bundle that retention has removed since: nothing named it yet.
+            for kind, scanned in sent:
+                submit(client, kind, scanned, target, lambda _: None)
     return client.deploy(request.model_copy(update=given))
 
 

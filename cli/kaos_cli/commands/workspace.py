@@ -7,6 +7,7 @@ import click
 from kaos.errors import InvalidInputError
 from kaos.schema.workspace import Workspace
 from kaos_cli.client import connect
+from kaos_cli.commands.retention import retention
 from kaos_cli.config import Config, current_workspace, load_config, remember_rows, row, save_config
 from kaos_cli.output import OutputOption, print_json, print_table, say, show_time
 
@@ -17,6 +18,9 @@ _LIST = "kaos workspace list"
 @click.group()
 def workspace() -> None:
     """Create, choose, show and remove workspaces."""
+
+
+workspace.add_command(retention)
 
 
 @workspace.command()

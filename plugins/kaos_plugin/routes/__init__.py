@@ -13,12 +13,24 @@ from kaos_plugin.routes import (
     models,
     pages,
     reproductions,
+    retention,
     server,
     workspaces,
 )
 
 api_router = APIRouter(prefix="/api/v1")
-for module in (server, workspaces, bundles, deploys, jobs, models, endpoints, reproductions, lineage):
+for module in (
+    server,
+    workspaces,
+    bundles,
+    deploys,
+    jobs,
+    models,
+    endpoints,
+    reproductions,
+    lineage,
+    retention,
+):
     api_router.include_router(module.router)
 
 ui_router = pages.router

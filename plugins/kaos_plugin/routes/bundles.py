@@ -31,7 +31,7 @@ from kaos.store.verify import verify_store
 from kaos.transfer.pack import Packed, read_pack, write_pack
 from kaos.transfer.upload import PartialUploads
 from kaos_operators.hook import configured_store, work_directory
-from kaos_plugin.auth import Deployable, Readable, User, catalog
+from kaos_plugin.auth import Deployable, Readable, Uploadable, User, catalog
 from kaos_plugin.streams import NO_COMPRESSION, body_blocks
 
 router = APIRouter(tags=["bundles"])
@@ -43,14 +43,14 @@ _PACK = {"requestBody": {"content": {"application/octet-stream": {}}, "required"
 
 
 @router.post("/workspaces/{workspace}/objects/missing")
-def missing_objects(workspace: Deployable, body: ObjectsMissing) -> ObjectsMissing:
+def missing_objects(workspace: Uploadable, body: ObjectsMissing) -> ObjectsMissing:
     """Return those of the objects that the store lacks."""
     lacking = workspace.store.objects.missing(body.objects)
     return ObjectsMissing(objects={digest: body.objects[digest] for digest in lacking})
 
 
 @router.post("/workspaces/{workspace}/objects", openapi_extra=_PACK)
-async def upload_objects(workspace: Deployable, request: Request) -> UploadState:
+async def upload_objects(workspace: Uploadable, request: Request) -> UploadState:
     """Store the objects of a pack as it arrives, each whole or not at all; return their bytes."""
 
     def store() -> int:
@@ -61,14 +61,14 @@ async def upload_objects(workspace: Deployable, request: Request) -> UploadState
 
 
 @router.get("/workspaces/{workspace}/uploads/{digest}")
-def upload_state(workspace: Deployable, digest: Digest, user: User) -> UploadState:
+def upload_state(workspace: Uploadable, digest: Digest, user: User) -> UploadState:
     """Return how much of a large object has arrived."""
     return UploadState(offset=_uploads(user).offset(digest))
 
 
 @router.put("/workspaces/{workspace}/uploads/{digest}", openapi_extra=_PACK)
 async def upload_part(
-    workspace: Deployable,
+    workspace: Uploadable,
     digest: Digest,
     user: User,
     request: Request,

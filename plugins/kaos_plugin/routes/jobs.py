@@ -12,6 +12,7 @@ from kaos.catalog import WorkspaceCatalog
 from kaos.errors import InvalidInputError, UnknownNameError
 from kaos.job import JobDocument, JobOutcome
 from kaos.model import JobSummary
+from kaos.removals import Removals
 from kaos.schema.job import JobContent, JobCurves, JobInfo, JobList, JobSource, LogChunk
 from kaos_dags.publish import head
 from kaos_plugin import airflow_internals, curves, jobs
@@ -99,7 +100,7 @@ def get_logs(
     document, _ = workspace.job(job_id)
     record = workspace.trial(document.job_id, trial)
     if record is not None:
-        return _stored(workspace.store.objects.get(record.log), position)
+        return _stored(Removals(workspace).content(document.job_id, record.log), position)
     chunk = _live(workspace, document, "train", trial, "kaos.script", position, session)
     if chunk.ended:
         return chunk
@@ -116,9 +117,9 @@ def get_logs(
 def get_build_logs(workspace: Readable, job_id: str, session: SessionDep, position: Position = 0) -> LogChunk:
     """Return lines of the environment's build."""
     document, _ = workspace.job(job_id)
-    stored = workspace.build_log(document.job_id)
-    if stored is not None:
-        return _stored(stored, position)
+    log = workspace.build_log_digest(document.job_id)
+    if log is not None:
+        return _stored(Removals(workspace).content(document.job_id, log), position)
     return _live(workspace, document, "build", -1, "kaos.build", position, session)
 
 
