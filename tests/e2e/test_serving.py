@@ -16,7 +16,7 @@ import psutil
 import pytest
 from conftest import write_tree
 
-from e2e.harness import Kaos, Server, tree_of, until, write_data, write_source
+from e2e.harness import Kaos, Server, task, tree_of, until, write_data, write_source
 from e2e.serving import Endpoint, Load, write_serve
 
 MODEL = """
@@ -193,6 +193,22 @@ def test_a_deploy_that_is_stopped_in_airflow_leaves_no_service(
     (row,) = kaos.json("serve", "list")
     assert row["state"] == "PIPELINE_FAILURE"
     assert "stopped in Airflow" in row["reason"]
+
+
+def test_a_run_that_airflow_fails_between_its_tasks_leaves_no_service(
+    kaos: Kaos, server: Server, token: str, workspace: str, tmp_path: Path
+) -> None:
+    source = write_serve(tmp_path / "slow", start=100)
+    deployed = json.loads(kaos.run("serve", "deploy", "-s", source, "-o", "json").stdout)
+    until(lambda: _probing(kaos, deployed["name"]), 60, "the probe")
+    task(server).kill()  # nobody is left whom Airflow could end, and who would end the service
+    with server.http(token) as http:
+        path = f"/api/v2/dags/kaos.{workspace}.serve/dagRuns/{deployed['job_id']}"
+        assert http.patch(path, json={"state": "failed"}).status_code == 200
+    until(lambda: not services(deployed["name"]), 30, "its end")
+    (row,) = kaos.json("serve", "list")
+    assert row["state"] == "PIPELINE_FAILURE"
+    assert "Airflow failed its deploy" in row["reason"]
 
 
 def test_two_deploys_at_once_to_one_name_do_not_mix(kaos: Kaos, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Jobs in containers, through a `kaos up` of their own that has podman and a registry."""
+"""Jobs in containers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import write_tree
-from lab import containers, setup
 
-from e2e.harness import TRAIN, Kaos, Server, free_port, until, write_data, write_source
+from e2e.containers.conftest import DOCKERFILE, names
+from e2e.harness import TRAIN, Kaos, Server, until, write_data, write_source
 from e2e.test_survival import task
-
-pytestmark = pytest.mark.container
-
-DOCKERFILE = "FROM python:3.11-slim\nWORKDIR /opt/program\nCOPY . /opt/program/\n"
 
 SCORE = f"""{TRAIN}
 params = json.loads(Path(os.environ["KAOS_PARAMS"]).read_text())
@@ -94,37 +89,6 @@ ENV PATH="/opt/program:${PATH}"
 COPY . /opt/program
 WORKDIR /opt/program
 """
-
-
-@pytest.fixture(scope="module")
-def server(podman: containers.Podman, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Start a server that pushes to a registry; when it is stopped, no container of it may be left."""
-    root = tmp_path_factory.mktemp("containers")
-    port = free_port()
-    owner = Kaos(root / ".kaos", root, {"HOME": str(root)})
-    try:
-        with containers.registry(root, free_port()) as host:
-            owner.run("up", "--port", str(port), "--registry", f"{host}/kaos", seconds=280)
-            found = Server(owner, port)
-            instance = found.instance["id"]
-            yield found
-            owner.run("down", seconds=120)
-            assert names(f"kaos.instance={instance}") == []
-    except setup.LabError as error:
-        setup.missing("a registry", error)
-    finally:
-        owner.run("down", "--purge", "--yes", seconds=120)
-
-
-@pytest.fixture(scope="module")
-def token(server: Server) -> str:
-    return server.owner_token()
-
-
-def names(label: str) -> list[str]:
-    """Return the containers with a label, running or not."""
-    command = ["podman", "ps", "--all", f"--filter=label={label}", "--format={{.Names}}"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
 @pytest.fixture
