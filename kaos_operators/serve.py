@@ -111,17 +111,12 @@ class ServeOperator(TracedOperator, BaseOperator):
 
     def _give_up(self, document: ServeDocument, error: KaosError) -> None:
         """Record why the revision failed, with what it printed, and end its service."""
-        running, directory = prepare.services(document.runtime), self.directory(document)
-        lines = last_lines(running, directory, 1000)
-        log = (
-            self.records.store.objects.put("".join(f"{line}\n" for line in lines).encode()) if lines else None
-        )
-        self.records.end(document, reason=str(error), log=log)
+        lines = prepare.record_failure(self.records, document, work_directory(), str(error))
         for line in lines[-20:]:
             service_log.info("%s", line)
         found = self.records.find(document.endpoint)
         if found is None or document.revision not in (found.current, found.canary, found.previous):
-            running.terminate(directory, 1.0)
+            prepare.services(document.runtime).terminate(self.directory(document), 1.0)
 
 
 class BuildServeOperator(ServeOperator):

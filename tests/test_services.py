@@ -22,8 +22,8 @@ from kaos.errors import ServingFailedError
 from kaos.lineage import ImageRecord
 from kaos.resources import Resources
 from kaos.runtime.base import Environment, RunState
-from kaos.runtime.container.builders import PodmanBuilder
-from kaos.runtime.container.engine import Podman
+from kaos.runtime.container.builders import DockerBuilder, PodmanBuilder
+from kaos.runtime.container.engine import Docker, Podman
 from kaos.runtime.container.images import Images, ImageSpec
 from kaos.serving import probe
 from kaos.serving.container import ContainerServices
@@ -72,6 +72,10 @@ class Nothing:
 def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ImageRecord:
     """Return an image whose `serve` is the code in a variable: one build for all tests."""
     request.getfixturevalue("podman")
+    return build(Images(Podman(), PodmanBuilder(), tmp_path_factory.mktemp("images")))
+
+
+def build(images: Images) -> ImageRecord:
     script = "#!/usr/bin/env python3\nimport os\nexec(os.environ['CODE'])\n"
     spec = ImageSpec(
         name="echo",
@@ -80,7 +84,6 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         lay_out=lambda context: write_tree(context, {"serve": script}) and None,
         script="serve",
     )
-    images = Images(Podman(), PodmanBuilder(), tmp_path_factory.mktemp("images"))
     return images.build(spec, print, Nothing())[0]
 
 
@@ -230,6 +233,68 @@ def test_the_sample_request_must_be_answered(services: Services, prepare: Prepar
         probe.try_sample(port, "test_payload.json", b"die", 5)
     with pytest.raises(ServingFailedError, match=r"within 0.2 s"):
         probe.wait_until_ready(port, 0.2, lambda: None)
+
+
+@pytest.fixture
+def docked(docker: Docker, tmp_path: Path) -> Iterator[ServiceSpec]:
+    """Return a service for docker, in the only network that our daemon has."""
+    spec = ServiceSpec(
+        name="echo",
+        revision=1,
+        job_id="a" * 32,
+        program=None,
+        model=None,
+        directory=tmp_path / "endpoints" / "echo" / "000001",
+        environment=build(Images(docker, DockerBuilder(), tmp_path, network="host")),
+        env={"CODE": SERVE.replace("START", "0").replace("ANSWER", ANSWER)},
+        network="host",
+    )
+    yield spec
+    ContainerServices().terminate(spec.directory, 0)
+
+
+@pytest.mark.container
+def test_docker_in_the_network_of_the_machine(docked: ServiceSpec, docker: Docker) -> None:
+    services = ContainerServices()
+    port = ready(services, docked)
+    assert services.listens(docked.directory)
+    variables = ast.literal_eval(ask(port, b"environment")[1])
+    assert (variables["PORT"], variables["KAOS_HOST"]) == (str(port), "127.0.0.1")
+    with pytest.raises((OSError, http.client.HTTPException)):
+        ask(port, b"die")
+    wait(lambda: ended(services, docked.directory))
+    assert services.relaunch(docked.directory) == port
+    probe.wait_until_ready(port, 20, lambda: None)
+    wait(lambda: last_lines(services, docked.directory) == ["serving echo revision 1"] * 2)
+    services.terminate(docked.directory, 1)
+    assert docker.find({"kaos.endpoint": "echo"}) == []
+
+
+def test_a_line_that_is_not_whole_waits_for_its_end(services: Services, prepare: Prepare) -> None:
+    answer = 'print(body.decode(), end="", flush=True); self.answer(200, "")'
+    spec = prepare(answer=answer)
+    port = ready(services, spec)
+    _, position = services.logs(spec.directory)
+    ask(port, b"half a ")
+    time.sleep(0.2)
+    assert services.logs(spec.directory, position) == (b"", position)
+    ask(port, b"line\nand ")
+    assert wait_for_log(services, spec, position)[0] == b"half a line\n"
+    services.terminate(spec.directory, 1)
+    assert last_lines(services, spec.directory)[-2:] == ["half a line", "and "]
+
+
+def wait_for_log(services: Services, spec: ServiceSpec, position: str) -> tuple[bytes, str]:
+    wait(lambda: services.logs(spec.directory, position)[0])
+    return services.logs(spec.directory, position)
+
+
+def test_the_model_is_where_scripts_look_for_it(services: Services, prepare: Prepare, tmp_path: Path) -> None:
+    model = write_tree(tmp_path / "tree", {"model/model.pkl": "weights", "metrics/metrics.json": "{}"})
+    answer = 'self.answer(200, (model / "model" / "model.pkl").read_text() + str(os.path.exists(body)))'
+    port = ready(services, prepare(answer=answer).model_copy(update={"model": model}))
+    inside = isinstance(services, ContainerServices)
+    assert ask(port, b"/opt/ml/model/model.pkl") == (200, f"weights{inside}")
 
 
 @pytest.fixture

@@ -77,6 +77,8 @@ def print_info(info: EndpointInfo, url: str) -> None:
             f"    Limits: {show_memory(limits.max_body)} a request, {limits.timeout:g} s,"
             f" warm for {limits.keep_warm:g} s after a swap"
         )
+        image = f", {serving.image.name}" if serving.image is not None else ""
+        click.echo(f"    Runtime: {serving.runtime}{image}")
         if serving.resources != Resources():
             click.echo(f"    Resources: {serving.resources.show()} ({serving.applied})")
         click.echo(f"    Airflow: {url}{serving.url}")

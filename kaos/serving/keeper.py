@@ -141,7 +141,7 @@ class Keeper:
         longest = limits.start_timeout + limits.timeout + _FORGOTTEN_SECONDS
         if time.time() > launched_at(directory) + longest:
             reason = f"Its deploy did not go on within {longest:.0f} s of the start of its service."
-            records.end(document, reason=reason)
+            prepare.record_failure(records, document, self.work, reason)
             log.warning("%s, revision %d: %s", document.endpoint, document.revision, reason)
 
     def _run(self, records: Endpoints, document: ServeDocument) -> None:

@@ -18,7 +18,7 @@ from kaos.runtime.environment import EnvironmentBuilder
 from kaos.serving.container import ContainerServices
 from kaos.serving.process import ProcessServices
 from kaos.serving.records import Endpoints
-from kaos.serving.service import Services, ServiceSpec, kept
+from kaos.serving.service import Services, ServiceSpec, kept, last_lines
 from kaos.source import DOCKERFILE, MODEL
 from kaos.transfer.checkout import SharedCheckouts, checkout
 
@@ -26,6 +26,7 @@ _SERVICES: dict[str, type[ProcessServices | ContainerServices]] = {
     "process": ProcessServices,
     "container": ContainerServices,
 }
+_KEPT_LINES = 1000
 _LARGEST = 1 << 20
 """Bytes of a file that may be a requirements file; larger ones are not looked into."""
 
@@ -130,6 +131,15 @@ def launch(
             user=user,
         )
     )
+
+
+def record_failure(records: Endpoints, document: ServeDocument, work: Path, reason: str) -> list[str]:
+    """Record why a revision failed, with the end of what it printed, and return that; end nothing."""
+    directory = directory_of(work, document.endpoint, document.revision)
+    lines = last_lines(services(document.runtime), directory, _KEPT_LINES)
+    text = "".join(f"{line}\n" for line in lines).encode()
+    records.end(document, reason=reason, log=records.store.objects.put(text) if lines else None)
+    return lines
 
 
 def _provide(image: ImageRecord, log: Callable[[str], None]) -> None:

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SERVE = "serve"
+_STOPPED = "Its deploy was stopped in Airflow."
 
 
 @hookimpl
 def on_dag_run_failed(dag_run: DagRun, msg: str) -> None:
     """Give the revision of a failed deploy up, unless it has traffic, or an end of its own."""
-    _ended(dag_run, "Airflow failed its deploy; the log is in Airflow's UI.")
+    _ended(
+        dag_run, _STOPPED if "manually" in msg else "Airflow failed its deploy; the log is in Airflow's UI."
+    )
 
 
 @hookimpl
@@ -40,8 +43,9 @@ def _ended(dag_run: DagRun, reason: str) -> None:
         return
     # Here, and not above: every process of Airflow loads this module.
     from kaos.catalog import Catalog
+    from kaos.serving import prepare
     from kaos.serving.records import Endpoints
-    from kaos_operators.hook import configured_store
+    from kaos_operators.hook import configured_store, work_directory
 
     try:
         store = configured_store()
@@ -52,9 +56,8 @@ def _ended(dag_run: DagRun, reason: str) -> None:
         found = records.find(document.endpoint)
         if found is None or document.revision in (found.current, found.canary, found.previous):
             return
-        ended = records.end(document, reason=reason)
+        if records.outcome(document.endpoint, document.revision) is None:
+            prepare.record_failure(records, document, work_directory(), reason)
+            log.info("%s, revision %d: %s", document.endpoint, document.revision, reason)
     except KaosError as error:
         log.warning("Deploy %s ended, and that could not be recorded: %s", dag_run.run_id, error)
-        return
-    if ended.reason == reason:
-        log.info("%s, revision %d: %s", document.endpoint, document.revision, reason)

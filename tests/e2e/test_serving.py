@@ -208,7 +208,7 @@ def test_a_run_that_airflow_fails_between_its_tasks_leaves_no_service(
     until(lambda: not services(deployed["name"]), 30, "its end")
     (row,) = kaos.json("serve", "list")
     assert row["state"] == "PIPELINE_FAILURE"
-    assert "Airflow failed its deploy" in row["reason"]
+    assert "stopped in Airflow" in row["reason"]
 
 
 def test_two_deploys_at_once_to_one_name_do_not_mix(kaos: Kaos, tmp_path: Path) -> None:
@@ -376,6 +376,8 @@ def test_killing_a_workspace_ends_its_endpoints(endpoint: Endpoint, kaos: Kaos, 
         (["serve", "deploy", "-s", "SOURCE", "--name", "Not A Name"], 2, "is not a valid endpoint name"),
         (["serve", "deploy", "-s", "SOURCE", "--name", "metrics"], 2, "is not a valid endpoint name"),
         (["serve", "deploy", "-s", "SOURCE", "--max-body", "lots"], 2, "is not a valid --max-body"),
+        (["serve", "deploy", "-s", "SOURCE", "--gpu", "99"], 2, "--gpu asks for 99 GPUs, the machine has no"),
+        (["serve", "deploy", "-s", "SOURCE", "--runtime", "kubernetes"], 2, "cannot run in 'kubernetes'"),
         (["serve", "deploy", "-s", "TRAIN"], 2, "has no model/serve"),
         (["train", "deploy", "-s", "SOURCE"], 2, "has no model/train"),
         (["serve", "update", "-e", "not-there"], 3, "There is no endpoint 'not-there'"),

@@ -132,8 +132,11 @@ def processes(container: str) -> list[int]:
 def test_a_model_is_served_from_a_container_and_nothing_stays(kaos: Kaos, tmp_path: Path, model: str) -> None:
     answer = f"{BOTH.strip()}; self.answer(200, ' '.join(path.read_text() for path in paths))"
     source = bundle(tmp_path / "serve", answer=answer, sample="a sample")
-    endpoint = Endpoint.deploy(kaos, source, "-m", model, *CONTAINER, "--memory", "256Mi", "--workers", "2")
+    options = ("--memory", "512Mi", "--workers", "2", "--max-body", "100Mi")
+    endpoint = Endpoint.deploy(kaos, source, "-m", model, *CONTAINER, *options)
     assert endpoint.ask() == (200, "weights weights weights")
+    assert endpoint.ask(bytes(100 << 20))[0] == 200
+    assert endpoint.ask(bytes((100 << 20) + 1))[0] == 413
     variables = ast.literal_eval(endpoint.ask(b"environment")[1])
     expected = {"PORT": "8080", "KAOS_HOST": "0.0.0.0", "WEB_CONCURRENCY": "2", "MODEL_SERVER_WORKERS": "2"}
     assert expected.items() <= variables.items()
@@ -143,7 +146,7 @@ def test_a_model_is_served_from_a_container_and_nothing_stays(kaos: Kaos, tmp_pa
         subprocess.run(["podman", "inspect", container], capture_output=True, check=True).stdout
     )
     assert inspected["NetworkSettings"]["Ports"]["8080/tcp"][0]["HostIp"] == "127.0.0.1"
-    assert inspected["HostConfig"]["Memory"] == 256 << 20
+    assert inspected["HostConfig"]["Memory"] == 512 << 20
     assert inspected["HostConfig"]["RestartPolicy"]["Name"] in ("", "no")
     assert not any(mount["RW"] for mount in inspected["Mounts"])
     (pid,) = processes(container)
@@ -152,13 +155,13 @@ def test_a_model_is_served_from_a_container_and_nothing_stays(kaos: Kaos, tmp_pa
     assert revision["runtime"] == "container"
     assert revision["image"]["serve"] == "/opt/program/serve"
     assert revision["image"]["digest"].startswith("sha256:")
-    assert "memory 256Mi by podman" in revision["applied"]
+    assert "memory 512Mi by podman" in revision["applied"]
     assert _lives(endpoint) == 1
     assert "STEP" in kaos.run("serve", "build-logs", "-e", endpoint.name).stdout
 
     kaos.run("serve", "update", "-e", endpoint.name, "--cpu", "1", "--wait")
     (_, resources) = [each["resources"] for each in reversed(endpoint.info()["revisions"])]
-    assert resources == {"cpu": 1.0, "memory": 256 << 20, "gpu": None}  # what is not given stays
+    assert resources == {"cpu": 1.0, "memory": 512 << 20, "gpu": None}  # what is not given stays
     kaos.run("serve", "kill", "-e", endpoint.name, "--yes")
     until(lambda: names(f"kaos.endpoint={endpoint.name}") == [], 20, "the end of its containers")
 
@@ -268,7 +271,16 @@ def test_a_build_that_is_killed_leaves_nothing(kaos: Kaos, tmp_path: Path) -> No
     assert names(f"kaos.endpoint={name}") == []
 
 
-def test_down_and_up(endpoint: Endpoint, server: Server) -> None:
+def test_containers_outlive_what_is_killed_and_come_back_with_kaos_up(
+    endpoint: Endpoint, server: Server
+) -> None:
+    before = names(f"kaos.endpoint={endpoint.name}")
+    os.kill(server.pid("gateway"), 9)
+    until(lambda: _revision(endpoint) == "1", 30, "the gateway")
+    for component in ("keeper", "supervisord"):
+        os.kill(server.pid(component), 9)
+    assert endpoint.revision() == 1
+    assert names(f"kaos.endpoint={endpoint.name}") == before
     server.owner.run("down", seconds=120)
     assert names(f"kaos.endpoint={endpoint.name}") == []
     server.owner.run("up", seconds=280)
