@@ -97,6 +97,10 @@ class ServeOperator(TracedOperator, BaseOperator):
 
         What another worker built is made here from the same lock, or pulled.
         """
+        running, directory = prepare.services(document.runtime), self.directory(document)
+        status, port = running.observe(directory), running.port(directory)
+        if port is not None and status is not None and status.state is RunState.RUNNING:
+            return port
         if build.image is not None:
             containers.images().provide(build.image, self.log.info)
         built = prepare.build(self.records, document, build, work_directory(), self.log.info)
