@@ -147,6 +147,10 @@ class WorkspaceCatalog:
         name = f"{self._at}/definitions/{definition.name}"
         self._swap(name, lambda _: definition.encode())
 
+    def remove_definition(self, name: str) -> None:
+        """Forget a definition; one that is not there is no error."""
+        self.store.refs.delete(f"{self._at}/definitions/{name}")
+
     def definitions(self) -> list[Definition]:
         """Return the definitions, sorted by name."""
         return [Definition.parse(value) for _, value in self._values("definitions")]
@@ -626,8 +630,9 @@ class WorkspaceCatalog:
             killed = self.workspace.model_copy(update={"killed_at": datetime.now(UTC)})
             self._swap(f"{self._at}/workspace", lambda _: killed.encode())
             self.store.refs.delete(f"{self._at}/inputs")
-            for name in list(self.store.refs.names(f"{self._at}/definitions")):
-                self.store.refs.delete(name)
+            for below in ("definitions", "schedules", "told"):
+                for name in list(self.store.refs.names(f"{self._at}/{below}")):
+                    self.store.refs.delete(name)
             return
         # The workspace itself last: a kill cut short can be repeated.
         for name in [*self.store.refs.names(self._at)]:

@@ -72,6 +72,7 @@ class ServeDocument(Value):
     :param workers: processes or threads, as `serve` understands it; None leaves it to `serve`
     :param no_cache: build an image with none of its layers from before
     :param canary: percent of the requests, until it is promoted; None takes all
+    :param decision: digest of the `Decision` that promoted the model, None of a deploy by hand
     """
 
     version: Literal[1] = 1
@@ -92,6 +93,7 @@ class ServeDocument(Value):
     no_cache: bool = False
     canary: int | None = None
     limits: Limits = Limits()
+    decision: str | None = None
     author: str
     submitted_at: datetime
     kaos_version: str

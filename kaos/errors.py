@@ -8,6 +8,8 @@ KaosError
 │   ├── InvalidResourceError     --cpu, --memory, --gpu
 │   ├── InvalidParametersError   a hyperparameter file
 │   ├── InvalidManifestError     a data manifest, with all its bad lines
+│   ├── InvalidScheduleError     when a schedule runs
+│   ├── InvalidConditionError    --if of a schedule, with the place
 │   └── UnsupportedImageError    a Dockerfile that this runtime cannot honour
 ├── UnknownNameError             a workspace, job, model, template that is not there (with suggestions)
 ├── AlreadyExistsError
@@ -140,6 +142,28 @@ class InvalidManifestError(InvalidInputError):
         super().__init__(
             "The manifest cannot be used:\n" + _listed([f"line {line}: {why}" for line, why in problems]),
             'Each line is an object such as {"url": "https://…", "path": "training/a.csv"}.',
+        )
+
+
+class InvalidScheduleError(InvalidInputError):
+    """Report times at which nothing can be run."""
+
+    code = "invalid_schedule"
+
+
+class InvalidConditionError(InvalidInputError):
+    """Report a condition that cannot be read, with a caret below the place.
+
+    :param problem: what is wrong there, as a sentence
+    :param place: index into `text`
+    """
+
+    code = "invalid_condition"
+
+    def __init__(self, problem: str, text: str, place: int) -> None:
+        super().__init__(
+            f"The condition cannot be read: {problem}\n  {text}\n  {' ' * place}^",
+            'Write one like "accuracy_test >= 0.9 and > current".',
         )
 
 

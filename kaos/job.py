@@ -15,10 +15,14 @@ from kaos.errors import ConflictError
 from kaos.names import check_definition, check_workspace, dag_id
 from kaos.parameters import Space, point_name
 from kaos.resources import Resources
+from kaos.schedule import Schedule
 from kaos.value import Value
 
 TRAIN = "train"
 """The name of the definition that every workspace has."""
+
+WATCH = "watch"
+"""The name of the definition that asks whether a manifest's files have changed."""
 
 
 class JobState(StrEnum):
@@ -152,6 +156,7 @@ class JobDocument(Value):
     :param only: indexes of the trials to run; None for all
     :param rerun_of: the job whose inputs these are
     :param reproduces: the model that it makes again, to be compared
+    :param schedule: the schedule that started it; None of a deploy
     :param network: whether its scripts may use the network; the process runtime cannot keep them from it
     :param no_cache: build its image anew, with none of the layers from before
     :param submitted_at: time of the deploy, UTC
@@ -177,6 +182,7 @@ class JobDocument(Value):
     only: list[int] | None = None
     rerun_of: str | None = None
     reproduces: Reproduces | None = None
+    schedule: str | None = None
     resources: Resources
     runtime: str
     network: bool = True
@@ -219,7 +225,7 @@ class Trial(Value):
 class Definition(Value):
     """What Airflow has to know of jobs ahead of time; a DAG is generated for each definition.
 
-    :param schedule: a cron expression, or None for jobs that only a deploy starts
+    :param schedule: when it runs by itself, or None for jobs that only a deploy starts
     :param parallelism: trials of one job at a time
     :param retries: how often a task is tried again after a fault that was not the script's
     :param download: whether its jobs begin with the download of a manifest
@@ -228,8 +234,8 @@ class Definition(Value):
 
     workspace: str
     name: str = TRAIN
-    kind: Literal["train", "serve"] = "train"
-    schedule: str | None = None
+    kind: Literal["train", "serve", "watch"] = "train"
+    schedule: Schedule | None = None
     parallelism: int = Field(default=4, ge=1, le=1000)
     retries: int = Field(default=3, ge=0, le=100)
     download: bool = False

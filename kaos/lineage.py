@@ -27,6 +27,26 @@ class AirflowRun(Value):
     airflow_version: str
 
 
+class PinRecord(Value):
+    """What a scheduled run took as its inputs.
+
+    :param job_digest: of the job's document
+    :param data: digest of the data bundle
+    :param manifest: digest of the manifest that it comes from, if from one
+    :param author: who made the schedule
+    """
+
+    job_digest: str
+    job_id: str
+    source: str
+    data: str
+    manifest: str | None
+    params: str | None
+    schedule: str
+    author: str
+    seconds: float
+
+
 class IngestRecord(Value):
     """What `ingest` checked and laid out.
 

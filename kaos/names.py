@@ -95,6 +95,11 @@ def bundle_name(directory: PurePath) -> str:
     return check_bundle(_DIGEST_SUFFIX.sub("", directory.name))
 
 
+def data_asset(workspace: str) -> str:
+    """Return the name, which is also the URI, of the asset that is a workspace's data."""
+    return f"kaos://{check_workspace(workspace)}/data"
+
+
 def dag_id(workspace: str, definition: str) -> str:
     """Return the id of the DAG that runs the jobs of a definition."""
     return f"kaos.{check_workspace(workspace)}.{check_definition(definition)}"

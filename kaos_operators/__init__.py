@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from kaos_operators.image import ImageBuildOperator
     from kaos_operators.manifest import ManifestDownloadOperator
     from kaos_operators.model import RegisterModelOperator
+    from kaos_operators.promote import ApproveOperator, GateOperator, PromoteOperator
+    from kaos_operators.schedule import PinInputsOperator, WatchDataOperator
     from kaos_operators.serve import (
         BuildServeOperator,
         LaunchOperator,
@@ -21,33 +23,43 @@ if TYPE_CHECKING:
     from kaos_operators.train import PlanTrialsOperator, TrainOperator
 
 __all__ = [
+    "ApproveOperator",
     "BuildServeOperator",
     "BundleIngestOperator",
     "CollectOperator",
+    "GateOperator",
     "ImageBuildOperator",
     "LaunchOperator",
     "ManifestDownloadOperator",
+    "PinInputsOperator",
     "PlanTrialsOperator",
     "ProbeOperator",
+    "PromoteOperator",
     "RegisterEndpointOperator",
     "RegisterModelOperator",
     "RouteOperator",
     "TrainOperator",
+    "WatchDataOperator",
 ]
 
 _MODULES = {
+    "ApproveOperator": "promote",
     "BuildServeOperator": "serve",
     "BundleIngestOperator": "bundle",
     "CollectOperator": "collection",
+    "GateOperator": "promote",
     "ImageBuildOperator": "image",
     "ManifestDownloadOperator": "manifest",
     "LaunchOperator": "serve",
+    "PinInputsOperator": "schedule",
     "PlanTrialsOperator": "train",
     "ProbeOperator": "serve",
+    "PromoteOperator": "promote",
     "RegisterEndpointOperator": "serve",
     "RegisterModelOperator": "model",
     "RouteOperator": "serve",
     "TrainOperator": "train",
+    "WatchDataOperator": "schedule",
 }
 
 

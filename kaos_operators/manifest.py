@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,13 +25,113 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from kaos.catalog import WorkspaceCatalog
-    from kaos.job import JobDocument
+    from kaos.job import JobDocument, ManifestPin
     from kaos.openlineage import Traced
     from kaos.transfer.download import Downloaded, Network, Progress, S3Access
 
 _TOLD = 1.0
 _LOGGED = 5.0
 _LONGEST_WAIT = 60.0
+
+
+class Fetch:
+    """Bring the files that a manifest names into the store.
+
+    :param run: who asks, such as a job's id
+    :param retries: how often it is tried again when the servers do not answer
+    :param refresh: fetch every file, whether it has changed or not
+    :param say: is told of what a log should have
+    :param tell: is told how far it is, once a second at most
+    """
+
+    def __init__(
+        self,
+        workspace: WorkspaceCatalog,
+        pin: ManifestPin,
+        *,
+        run: str,
+        retries: int = 0,
+        refresh: bool = False,
+        say: Callable[[str], object],
+        tell: Callable[[DownloadProgress], object] = lambda _: None,
+    ) -> None:
+        self._workspace = workspace
+        self._pin = pin
+        self._run = run
+        self._retries = retries
+        self._refresh = refresh
+        self._say = say
+        self._tell = tell
+        self._killed = threading.Event()
+
+    def kill(self) -> None:
+        """End all transfers; what arrived is kept."""
+        self._killed.set()
+
+    def fetch(self) -> tuple[ResolvedManifest, Progress]:
+        """Return what the manifest gives now, committed as a data bundle; again if the servers did not
+        answer.
+        """
+        objects, pin = self._workspace.store.objects, self._pin
+        manifest = parse(objects.get(pin.content))
+        self._say(f"Manifest {pin.digest[:12]}: {len(manifest.entries)} files")
+        downloaded = self._persistently(manifest)
+        bundle = self._workspace.commit_bundle("data", pin.name, downloaded.tree, pin.author)
+        self._say(
+            f"Data {bundle.pin.digest[:12]}: {downloaded.progress.unchanged} of {len(downloaded.files)} "
+            "files had not changed"
+        )
+        origins = objects.put(downloaded.origins)
+        resolved = ResolvedManifest(manifest=pin.digest, data=bundle.pin, origins=origins)
+        return resolved, downloaded.progress
+
+    def _persistently(self, manifest: Manifest) -> Downloaded:
+        attempt = 1
+        while True:
+            try:
+                return self._once(manifest)
+            except SourceUnavailableError as error:
+                if attempt > self._retries:
+                    raise
+                seconds = min(_LONGEST_WAIT, 5.0 * 2 ** (attempt - 1))
+                attempt += 1
+                self._say(f"{error.message}\nTry {attempt} of {self._retries + 1} in {seconds:.0f} s")
+                self._killed.wait(seconds)
+
+    def _once(self, manifest: Manifest) -> Downloaded:
+        from kaos.transfer.download import download
+
+        told = logged = 0.0
+
+        def tell(progress: Progress) -> None:
+            nonlocal told, logged
+            if self._killed.is_set():
+                raise KaosError("The download was killed.")
+            now = time.monotonic()
+            if progress.ended or now - logged >= _LOGGED:
+                logged = now
+                self._say(str(progress))
+            if now - told >= _TOLD:
+                told = now
+                self._tell(shown(progress))
+
+        try:
+            return download(
+                manifest,
+                self._workspace.store.objects,
+                work_directory() / "downloads",
+                network=network(),
+                s3=s3_access() if any(entry.url.startswith("s3:") for entry in manifest.entries) else None,
+                run=self._run,
+                refresh=self._refresh,
+                origins=self._workspace.origins(manifest.digest),
+                progress=tell,
+            )
+        except OSError as error:
+            raise KaosError(
+                f"The worker cannot keep the files: {error}.",
+                "What arrived is kept: make room, and deploy again.",
+            ) from error
 
 
 class ManifestDownloadOperator(KaosOperator):
@@ -45,7 +146,7 @@ class ManifestDownloadOperator(KaosOperator):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._killed = threading.Event()
+        self._fetch: Fetch | None = None
 
     def work(
         self, document: JobDocument, workspace: WorkspaceCatalog, context: Context
@@ -55,37 +156,33 @@ class ManifestDownloadOperator(KaosOperator):
             self.log.info("There is nothing to download: the job's data is in the store")
             return None
         start = time.monotonic()
-        objects, digest = workspace.store.objects, document.manifest.digest
-        manifest = parse(objects.get(document.manifest.content))
-        self.log.info("Manifest %s: %d files", digest[:12], len(manifest.entries))
+        self._fetch = Fetch(
+            workspace,
+            document.manifest,
+            run=document.job_id,
+            retries=document.retries,
+            refresh=document.refresh,
+            say=self.log.info,
+            tell=lambda progress: workspace.set_progress(document.job_id, progress),
+        )
         try:
-            downloaded = self._download(manifest, document, workspace)
+            found, progress = self._fetch.fetch()
         finally:
             workspace.set_progress(document.job_id, None)
-        bundle = workspace.commit_bundle(
-            "data", document.manifest.name, downloaded.tree, document.manifest.author
+        resolved = workspace.resolve_manifest(document.job_id, found)
+        SharedCheckouts(work_directory() / "trees").get(
+            workspace.store.objects, workspace.tree(resolved.data.digest)
         )
-        resolved = workspace.resolve_manifest(
-            document.job_id,
-            ResolvedManifest(manifest=digest, data=bundle.pin, origins=objects.put(downloaded.origins)),
-        )
-        self.log.info(
-            "Data %s: %d of %d files had not changed",
-            resolved.data.digest[:12],
-            downloaded.progress.unchanged,
-            len(downloaded.files),
-        )
-        SharedCheckouts(work_directory() / "trees").get(objects, workspace.tree(resolved.data.digest))
         return small(
             DownloadRecord(
-                manifest=digest,
+                manifest=resolved.manifest,
                 data=resolved.data.digest,
                 origins=resolved.origins,
                 files=resolved.data.files,
                 size=resolved.data.size,
-                unchanged=downloaded.progress.unchanged,
-                received=downloaded.progress.received,
-                retries=downloaded.progress.retries,
+                unchanged=progress.unchanged,
+                received=progress.received,
+                retries=progress.retries,
                 seconds=round(time.monotonic() - start, 3),
             )
         )
@@ -101,57 +198,8 @@ class ManifestDownloadOperator(KaosOperator):
 
     def on_kill(self) -> None:
         """End all transfers; what arrived is kept."""
-        self._killed.set()
-
-    def _download(self, manifest: Manifest, document: JobDocument, workspace: WorkspaceCatalog) -> Downloaded:
-        """Download, again if the servers did not answer and the job allows it."""
-        attempt = 1
-        while True:
-            try:
-                return self._once(manifest, document, workspace)
-            except SourceUnavailableError as error:
-                if attempt > document.retries:
-                    raise
-                seconds = min(_LONGEST_WAIT, 5.0 * 2 ** (attempt - 1))
-                attempt += 1
-                again = f"Try {attempt} of {document.retries + 1} in {seconds:.0f} s"
-                self.log.warning("%s\n%s", error.message, again)
-                self._killed.wait(seconds)
-
-    def _once(self, manifest: Manifest, document: JobDocument, workspace: WorkspaceCatalog) -> Downloaded:
-        from kaos.transfer.download import download
-
-        told = logged = 0.0
-
-        def tell(progress: Progress) -> None:
-            nonlocal told, logged
-            if self._killed.is_set():
-                raise KaosError("The download was killed.")
-            now = time.monotonic()
-            if progress.ended or now - logged >= _LOGGED:
-                logged = now
-                self.log.info("%s", progress)
-            if now - told >= _TOLD:
-                told = now
-                workspace.set_progress(document.job_id, shown(progress))
-
-        try:
-            return download(
-                manifest,
-                workspace.store.objects,
-                work_directory() / "downloads",
-                network=network(),
-                s3=s3_access() if any(entry.url.startswith("s3:") for entry in manifest.entries) else None,
-                run=document.job_id,
-                refresh=document.refresh,
-                origins=workspace.origins(manifest.digest),
-                progress=tell,
-            )
-        except OSError as error:
-            raise KaosError(
-                f"The worker cannot keep the files: {error}.",
-                "What arrived is kept: make room, and deploy again.",
-            ) from error
+        if self._fetch is not None:
+            self._fetch.kill()
 
 
 def shown(progress: Progress) -> DownloadProgress:

@@ -8,6 +8,8 @@ import kaos_operators.bundle
 import kaos_operators.image
 import kaos_operators.manifest
 import kaos_operators.model
+import kaos_operators.promote
+import kaos_operators.schedule
 import kaos_operators.serve
 import kaos_operators.train  # noqa: F401
 

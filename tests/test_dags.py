@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from kaos.errors import InvalidNameError
 from kaos.job import Definition
+from kaos.schedule import Promotion, Schedule
 from kaos.store import memory_store, open_file_store
 from kaos_dags.publish import head, publish
 from kaos_dags.render import file_name, literal, render
@@ -32,10 +35,10 @@ HOSTILE = [
 
 
 def test_rendered_source_is_plain_python_with_the_values_as_literals() -> None:
-    source = render(Definition(workspace="mnist", schedule="0 3 * * *", parallelism=7, retries=2))
+    source = render(Definition(workspace="mnist", parallelism=7, retries=2))
     tree = ast.parse(source)
     strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    assert {"mnist", "kaos.mnist.train", "0 3 * * *", 7, 2, "{{ dag_run.conf['job'] }}"} <= strings
+    assert {"mnist", "kaos.mnist.train", 7, 2, "{{ dag_run.conf['job'] }}"} <= strings
     assert "airflow" in source  # else Airflow's safe mode passes the file over
 
 
@@ -43,11 +46,70 @@ def statements(source: str) -> list[str]:
     return [type(node).__name__ for node in ast.walk(ast.parse(source))]
 
 
+def scheduled(name: str = "nightly", kind: Literal["train", "watch"] = "train", **fields: Any) -> Definition:
+    schedule = Schedule(author="ada", created_at=datetime(2026, 1, 1, tzinfo=UTC), **fields)
+    return Definition(workspace="mnist", name=name, kind=kind, schedule=schedule)
+
+
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_schedules_stay_values(text: str) -> None:
-    source = render(Definition(workspace="mnist", schedule=text))
-    assert text in {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
-    assert statements(source) == statements(render(Definition(workspace="mnist", schedule="@daily")))
+    plain = statements(render(scheduled(cron="@daily")))
+    for fields in ({"cron": text}, {"cron": "@daily", "timezone": text}):
+        source = render(scheduled(**fields))
+        assert text in {node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
+        assert statements(source) == plain
+
+
+def test_hostile_conditions_stay_values() -> None:
+    def source(metric: str) -> str:
+        return render(
+            scheduled(every=60, promotion=Promotion(endpoint="digits", condition=f'"{metric}" > 0'))
+        )
+
+    for text in ("'); import os; os.system('id'); ('", "\\", "{{ 7*7 }}", "{% raw %}"):
+        tree = ast.parse(source(text))
+        assert text in {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert statements(source(text)) == statements(source("metric"))
+
+
+PROMOTION = Promotion(endpoint="digits", condition="accuracy >= 0.9 and > current")
+
+
+@pytest.mark.parametrize(
+    ("definition", "tasks", "timetable"),
+    [
+        (scheduled(cron="0 3 * * *", timezone="Europe/Berlin"), [], "0 3 * * *"),
+        (scheduled(every=3600), [], "1:00:00"),
+        (scheduled(on_data=True), [], "Asset"),
+        (scheduled(every=60, promotion=PROMOTION), ["gate", "promote"], "0:01:00"),
+        (
+            scheduled(every=60, promotion=PROMOTION.model_copy(update={"approve": True})),
+            ["gate", "approve", "promote"],
+            "0:01:00",
+        ),
+        (scheduled("watch", "watch", every=60), None, "0:01:00"),
+    ],
+)
+def test_scheduled_dags_are_what_airflow_runs(
+    definition: Definition, tasks: list[str] | None, timetable: str
+) -> None:
+    from airflow.serialization.definitions.dag import SerializedDAG
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    namespace: dict[str, Any] = {"__name__": "generated", "__file__": "generated.py"}
+    exec(compile(render(definition), "generated.py", "exec"), namespace)
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(namespace["dag"]))
+    assert isinstance(dag, SerializedDAG)
+    trained = ["pin", "ingest", "build", "plan", "train", "register"]
+    assert set(dag.task_ids) == ({*trained, *tasks} if tasks is not None else {"watch"})
+    assert dag.timetable.summary == timetable
+    assert (dag.max_active_runs, dag.catchup) == (1, False)
+    if tasks is not None:  # what is skipped with the first task is all of it
+        assert dag.get_task("register").trigger_rule == "none_skipped"
+        assert {task.task_id for task in dag.roots} == {"pin"}
+        assert [task.task_id for task in dag.task_dict.values() if not task.downstream_task_ids] == [
+            (tasks or trained)[-1]
+        ]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

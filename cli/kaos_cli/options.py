@@ -20,6 +20,12 @@ def JobOptions(command: F) -> F:
     return click.option("-i", "--ind", type=int, help="Row of the list that was printed last.")(command)
 
 
+def ScheduleOption(command: F) -> F:
+    """Let a command name a schedule."""
+    text = "Name of the schedule."
+    return click.option("--job", "name", default="scheduled", show_default=True, help=text)(command)
+
+
 def EndpointOptions(command: F) -> F:
     """Let a command name an endpoint by its row or its name."""
     command = click.option("-e", "--endpoint", help="Name of the endpoint.")(command)

@@ -120,6 +120,10 @@ def print_info(job: JobInfo, metric: str | None, url: str) -> None:
     click.echo(f"    Job ID: {job.job_id}")
     click.echo(f"    Process time: {show_seconds(job.process_time)}s")
     click.echo(f"    State: {job.state}")
+    if job.schedule is not None:
+        click.echo(f"    Triggered by: schedule {job.schedule}, which {job.author} made")
+    if job.promotion:
+        click.echo(f"    Promotion: {job.promotion}")
     if job.reason:
         click.echo(f"    Reason: {job.reason.replace(chr(10), ' ')}")
     if job.manifest is not None:

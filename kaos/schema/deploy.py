@@ -39,6 +39,7 @@ class DeployRequest(Value):
     :param reuse: take over models that were made of the same environment, code, data and parameters
     :param runtime: where the job runs; None for the workspace's runtime, or the server's
     :param network: whether its scripts may use the network; None for the server's default
+    :param run: start a job when source and data are there; else only the current inputs change
     :param no_cache: build its image anew, with none of the layers from before
     """
 
@@ -56,6 +57,7 @@ class DeployRequest(Value):
     runtime: str | None = None
     network: bool | None = None
     no_cache: bool = False
+    run: bool = True
     resources: Resources = Resources()
 
 

@@ -113,6 +113,8 @@ class ModelRow(Value):
 class JobInfo(Value):
     """Everything about a job.
 
+    :param schedule: the schedule that started it; None of a deploy
+    :param promotion: what became of the best model of a schedule's job, in words
     :param process_time: seconds that its stages ran
     :param manifest: what its data came from, if not from a directory
     :param manifest_shown: such as ``/features:c6062``
@@ -128,6 +130,8 @@ class JobInfo(Value):
     job_id: str
     workspace: str
     author: str
+    schedule: str | None = None
+    promotion: str = ""
     state: JobState
     stage: Stage
     reason: str

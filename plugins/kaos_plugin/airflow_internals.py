@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,28 +11,38 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow.api.common.delete_dag import delete_dag
 from airflow.api.common.mark_tasks import set_dag_run_state_to_failed
+from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+from airflow.assets.manager import asset_manager
 from airflow.dag_processing.bundles.base import unpack_bundle_version
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.collection import update_dag_parsing_results_in_db
-from airflow.exceptions import DagNotFound
+from airflow.exceptions import AirflowTimetableInvalid, DagNotFound
+from airflow.models.asset import AssetModel
 from airflow.models.dag import DagModel
 from airflow.models.dagbag import DagPriorityParsingRequest, DBDagBag
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
+from airflow.timetables.base import TimeRestriction
+from airflow.timetables.trigger import CronTriggerTimetable
 from airflow.utils.log.log_reader import TaskLogReader
 from airflow.utils.session import create_session
-from airflow.utils.state import DagRunState
+from airflow.utils.state import DagRunState, TaskInstanceState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
-from sqlalchemy import select, tuple_
+from sqlalchemy import select, tuple_, update
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import joinedload
 from sqlalchemy.orm.exc import StaleDataError
 
+from kaos.errors import InvalidScheduleError
+
 if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
     from sqlalchemy.orm import Session
 
 log = logging.getLogger(__name__)
@@ -39,6 +50,8 @@ log = logging.getLogger(__name__)
 _SYNC_ATTEMPTS = 5
 _KEYS = 500
 """Pairs in one query: PostgreSQL refuses thousands as too deep."""
+
+_FROM_NOW = TimeRestriction(earliest=None, latest=None, catchup=False)
 
 BUNDLE = "kaos"
 """The name under which `KaosDagBundle` is configured."""
@@ -54,6 +67,14 @@ class Run:
     started: datetime | None
     ended: datetime | None
     version: str | None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When a DAG runs next by itself, None if no time is known."""
+
+    paused: bool
+    next: datetime | None
 
 
 @dataclass(frozen=True)
@@ -300,6 +321,67 @@ def pinned_versions(db: Session) -> set[str]:
         .distinct()
     )
     return {str(version) for version in db.scalars(query)}
+
+
+def timing(dag_id: str, db: Session) -> Timing | None:
+    """Return whether a DAG is paused and when it runs next, or None if there is none."""
+    query = select(DagModel.is_paused, DagModel.next_dagrun_create_after).where(DagModel.dag_id == dag_id)
+    row = db.execute(query).first()
+    return Timing(row.is_paused, row.next_dagrun_create_after) if row else None
+
+
+def set_paused(dag_id: str, paused: bool, db: Session) -> None:
+    """Let a DAG start no more runs by itself, or start them again."""
+    db.execute(update(DagModel).where(DagModel.dag_id == dag_id).values(is_paused=paused))
+    db.commit()
+
+
+def emit(asset: str, extra: dict[str, Any], db: Session) -> None:
+    """Give an asset an event; one that no DAG knows gets none."""
+    known = db.scalar(select(AssetModel).where(AssetModel.uri == asset))
+    if known is not None:
+        asset_manager.register_asset_change(asset=known, extra=extra, session=db)
+        db.commit()
+
+
+def check_cron(cron: str, timezone: str) -> None:
+    """Check that times can be told by a cron expression in a time zone.
+
+    :raises InvalidScheduleError: they cannot
+    """
+    advice = "Give minute, hour, day, month and weekday, such as '0 3 * * *', or a word such as @daily."
+    if len(cron.split()) != 5 and not re.fullmatch("@[a-z]+", cron):
+        raise InvalidScheduleError(f"{cron!r} is no cron expression of five fields.", advice)
+    try:
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise InvalidScheduleError(
+            f"There is no time zone {timezone!r}.", "Give one such as UTC or Europe/Berlin."
+        ) from None
+    try:
+        timetable = CronTriggerTimetable(cron, timezone=timezone)
+        timetable.validate()
+        timetable.next_dagrun_info(last_automated_data_interval=None, restriction=_FROM_NOW)
+    except (AirflowTimetableInvalid, ValueError) as error:
+        why = "such a day never comes" if "failed to find" in str(error) else str(error)
+        raise InvalidScheduleError(f"{cron!r} cannot be used: {why.rstrip('.')}.", advice) from error
+
+
+def waiting_runs(dag_id: str, task_id: str, db: Session) -> list[str]:
+    """Return the ids of the runs whose task waits for a person, the oldest first."""
+    query = select(TaskInstance.run_id).where(
+        TaskInstance.dag_id == dag_id,
+        TaskInstance.task_id == task_id,
+        TaskInstance.state == TaskInstanceState.AWAITING_INPUT,
+    )
+    return list(db.scalars(query.order_by(TaskInstance.start_date)))
+
+
+def answer(dag_id: str, run_id: str, task_id: str, choice: str, user: BaseUser, db: Session) -> None:
+    """Answer for a task that waits for a person, as Airflow's own page does."""
+    payload = UpdateHITLDetailPayload(chosen_options=[choice], params_input={})
+    update_hitl_detail(dag_id, run_id, task_id, payload, user, db)
+    db.commit()
 
 
 def remove_dag(dag_id: str, db: Session) -> None:

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
-from kaos import __version__
 from kaos.catalog import WorkspaceCatalog
 from kaos.digest import digest_bytes
 from kaos.endpoint import (
@@ -19,12 +18,11 @@ from kaos.endpoint import (
     EndpointState,
     Limits,
     ServeDocument,
-    beside,
 )
 from kaos.errors import ConflictError, InvalidInputError, KaosError, UnknownNameError
 from kaos.job import BundlePin, Definition, new_job_id
 from kaos.models import Models
-from kaos.names import check_endpoint, dag_id
+from kaos.names import check_endpoint
 from kaos.resources import Resources
 from kaos.runtime.base import RunState
 from kaos.runtime.capacity import machine_capacity
@@ -42,9 +40,9 @@ from kaos.schema.job import LogChunk, StageState
 from kaos.serving import prepare, probe
 from kaos.serving.keeper import HOPELESS, life
 from kaos.serving.records import Endpoints, Names
+from kaos.serving.revision import lay_beside, revision_document
 from kaos.serving.service import last_lines
 from kaos.serving.traffic import Count, read
-from kaos.source import SERVE_SCRIPT, check_source
 from kaos_operators.environment import check_allowed
 from kaos_operators.hook import configured_store, gateway, gateway_url, work_directory
 from kaos_plugin import airflow_internals
@@ -69,25 +67,16 @@ def deploy(workspace: WorkspaceCatalog, body: EndpointDeploy, user: str, db: Ses
     resources = _resources(body, before)
     resources.check(machine_capacity())
     code = _code(workspace, body, before)
-    tree = workspace.tree(code.digest)
-    check_source(tree, SERVE_SCRIPT)
     model = Models(workspace).pin(body.model_id) if body.model_id else (before.model if before else None)
-    source = code
-    if model is not None:
-        whole = beside(tree, workspace.tree(model.digest))
-        source = workspace.commit_bundle("source", code.name, whole, user).pin
+    source = lay_beside(workspace, code, model, user)
     given = {**(before.limits.model_dump() if before else {}), **body.limits}
     limits = Limits.parse(Limits.model_construct(**given).model_dump_json())
     job_id = new_job_id()
     endpoint = records.reserve(body.name, job_id, user)
     token = _change_token(records, endpoint, body.auth, user)
-    document = ServeDocument(
-        job_id=job_id,
-        workspace=workspace.workspace.name,
-        dag_id=dag_id(workspace.workspace.name, SERVE),
-        run_id=job_id,
-        endpoint=endpoint.name,
-        revision=endpoint.revisions,
+    document = revision_document(
+        endpoint,
+        job_id,
         source=source,
         code=code,
         model=model,
@@ -98,8 +87,6 @@ def deploy(workspace: WorkspaceCatalog, body: EndpointDeploy, user: str, db: Ses
         canary=body.canary,
         limits=limits,
         author=user,
-        submitted_at=datetime.now(UTC),
-        kaos_version=__version__,
     )
     start(records, document, records.add_revision(document), db)
     return EndpointDeployed(

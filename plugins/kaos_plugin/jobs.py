@@ -31,6 +31,7 @@ from kaos.schema.job import (
     ReproducedRow,
     StageState,
 )
+from kaos.serving.promotions import Promotions
 from kaos_dags.publish import publish
 from kaos_dags.render import file_name, render
 from kaos_operators.hook import runtimes
@@ -105,6 +106,8 @@ def job_info(
         job_id=document.job_id,
         workspace=document.workspace,
         author=document.author,
+        schedule=document.schedule,
+        promotion=promoted(workspace, document.job_id) if document.schedule is not None else "",
         state=row.state,
         stage=row.stage,
         reason=_reason(row.state, outcome, run, tasks),
@@ -259,6 +262,36 @@ def kill_job(workspace: WorkspaceCatalog, document: JobDocument, user: str, db: 
     return outcome
 
 
+def job_state(workspace: WorkspaceCatalog, document: JobDocument, db: Session) -> tuple[JobState, str]:
+    """Return how a job is, and why it failed."""
+    key, outcome = _key(document), workspace.outcome(document.job_id)
+    run = airflow_internals.runs([key], db).get(key)
+    state = _state(document, run, outcome)
+    return state, _reason(state, outcome, run, airflow_internals.tasks([key], db))
+
+
+def promoted(workspace: WorkspaceCatalog, job_id: str) -> str:
+    """Return what became of the best model of a schedule's job, empty as long as nothing was decided."""
+    promotions = Promotions(workspace)
+    decision = promotions.decision(job_id)
+    if decision is None:
+        return ""
+    model, endpoint = decision.proposal.model.model_id, decision.proposal.endpoint
+    how = f"by {decision.by}: {decision.reason}"
+    if decision.outcome != "promoted":
+        return f"{model} was {decision.outcome} of {endpoint} {how}"
+    revision = promotions.revision(job_id)
+    number = revision.revision if revision is not None else "the next"
+    outcome = promotions.endpoints.outcome(endpoint, revision.revision) if revision is not None else None
+    state = "is on its way" if outcome is None else "is routed" if outcome.succeeded else "failed"
+    why = f" ({_first_line(outcome.reason)})" if outcome is not None and outcome.reason else ""
+    return f"{model} was promoted to revision {number} of {endpoint}, which {state}{why}, {how}"
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
 def rerun_job(
     workspace: WorkspaceCatalog, document: JobDocument, user: str, *, failed: bool, db: Session
 ) -> JobDocument:
@@ -281,7 +314,9 @@ def rerun_job(
         update={
             "job_id": job_id,
             "run_id": job_id,
-            "dag_id": dag_id(document.workspace, document.definition),
+            "definition": TRAIN,  # a schedule's DAG would take the current inputs
+            "dag_id": dag_id(document.workspace, TRAIN),
+            "schedule": None,
             "only": only,
             "rerun_of": document.job_id,
             "author": user,
@@ -343,8 +378,9 @@ def _row(
 
 
 def _state(document: JobDocument, run: Run | None, outcome: JobOutcome | None) -> JobState:
-    if outcome is not None and outcome.state is JobState.KILLED:
-        return JobState.KILLED
+    # A schedule's run goes on when its job has ended: the model may be compared, and deployed.
+    if outcome is not None and (outcome.state is JobState.KILLED or document.schedule is not None):
+        return outcome.state
     if run is not None:
         return _STATES[run.state]
     if outcome is not None:

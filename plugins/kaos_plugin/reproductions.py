@@ -89,6 +89,7 @@ def _document(
             "job_id": job_id,
             "run_id": job_id,
             "definition": TRAIN,
+            "schedule": None,
             "dag_id": dag_id(before.workspace, TRAIN),
             "data": before.pinned_data,
             "refresh": False,

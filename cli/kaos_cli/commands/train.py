@@ -18,6 +18,7 @@ from kaos_cli import train_compare, train_output, train_plot
 from kaos_cli.client import WorkspaceClient, connect
 from kaos_cli.commands.provenance import provenance_of_model
 from kaos_cli.commands.reproduce import reproduce
+from kaos_cli.commands.schedule import schedule
 from kaos_cli.config import Config, current_workspace, load_config, remember_rows, row
 from kaos_cli.options import JobOptions
 from kaos_cli.output import OutputOption, done, print_json, progress_bar, say
@@ -37,6 +38,7 @@ def train() -> None:
 
 train.add_command(reproduce)
 train.add_command(provenance_of_model)
+train.add_command(schedule)
 
 
 @train.command()
@@ -68,6 +70,7 @@ train.add_command(provenance_of_model)
 @click.option("--runtime", help="Where it runs: process or container.  [default: the workspace's]")
 @click.option("--network/--no-network", default=None, help="Let the script use the network, or not.")
 @click.option("--no-cache", is_flag=True, help="Build the image anew, every layer of it.")
+@click.option("--no-run", is_flag=True, help="Start no job: the next ones, also scheduled, take this.")
 @click.option("--wait", is_flag=True, help="Wait for the job to end; exit with 1 if it fails.")
 @OutputOption
 def deploy(
@@ -90,6 +93,7 @@ def deploy(
     runtime: str | None,
     network: bool | None,
     no_cache: bool,
+    no_run: bool,
     wait: bool,
     output: str,
 ) -> None:
@@ -102,6 +106,8 @@ def deploy(
         kaos train deploy -s templates/mnist/model-train -d templates/mnist/data
         kaos train deploy -m templates/mnist/data_manifest_mid
     """
+    if no_run and wait:
+        raise InvalidInputError("--no-run starts nothing to wait for.", "Give one of --no-run and --wait.")
     if data is not None and manifest is not None:
         raise InvalidInputError("A job has one data bundle.", "Give a directory, -d, or a manifest, -m.")
     request = DeployRequest(
@@ -116,6 +122,7 @@ def deploy(
         runtime=runtime,
         network=network,
         no_cache=no_cache,
+        run=not no_run,
         resources=Resources.parse(cpu, memory, gpu),
     )
     client = _workspace(load_config())
@@ -132,7 +139,9 @@ def deploy(
         print_json(train_output.deploy_json(response))
     else:
         train_output.print_inputs(response)
-    if response.job_id is None:
+    if no_run:
+        say("No job started: these are the inputs of the next one.")
+    elif response.job_id is None:
         say(f"No job started: there is no {' and no '.join(response.inputs.lacking)} yet.")
     elif wait:
         wait_for_job(client, response.job_id)

@@ -14,6 +14,7 @@ from kaos_plugin.routes import (
     pages,
     reproductions,
     retention,
+    schedules,
     server,
     workspaces,
 )
@@ -30,6 +31,7 @@ for module in (
     reproductions,
     lineage,
     retention,
+    schedules,
 ):
     api_router.include_router(module.router)
 

@@ -30,6 +30,7 @@ from kaos_operators.environment import CONTAINER, PROCESS, check_allowed, check_
 from kaos_operators.hook import max_trials, network_by_default
 from kaos_plugin.auth import Deployable, Readable, User
 from kaos_plugin.jobs import runtime_of_jobs, start_job
+from kaos_plugin.schedules import tell_of_data
 
 router = APIRouter(tags=["deploys"])
 
@@ -58,10 +59,12 @@ def deploy(workspace: Deployable, body: DeployRequest, user: User, session: Sess
         manifest=_manifest(workspace, body.manifest),
         params=_parameters(workspace, body.params, user.get_name()),
     )
+    before = workspace.inputs()
     inputs = workspace.merge_inputs(new, drop_params=body.no_params and body.params is None)
+    tell_of_data(workspace, before, inputs, session)
     if body.refresh and inputs.manifest is None:
         raise InvalidInputError("There is no manifest to download anew.", "Give one with the deploy.")
-    if inputs.source is None or inputs.lacking:
+    if inputs.source is None or inputs.lacking or not body.run:
         return _response(workspace, inputs, None, runtime)
     job_id = new_job_id()
     document = JobDocument(

@@ -13,6 +13,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from kaos.endpoint import SERVE
 from kaos.errors import UnknownNameError
+from kaos.schedules import Schedules
 from kaos_plugin import endpoints, jobs
 from kaos_plugin.auth import Readable, User, catalog, may
 
@@ -59,7 +60,8 @@ def run_page(dag_id: str, run_id: str, user: User, session: SessionDep) -> HTMLR
     workspace = catalog().workspace(name)
     if definition == SERVE:
         return endpoint_page(workspace, endpoints.name_of(workspace, run_id), session)
-    return job_page(workspace, run_id, session)
+    pinned = Schedules(workspace).pinned(definition, run_id)  # by a schedule
+    return job_page(workspace, pinned.job_id if pinned is not None else run_id, session)
 
 
 def _page(name: str, **values: Any) -> HTMLResponse:

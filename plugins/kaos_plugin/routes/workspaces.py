@@ -17,6 +17,7 @@ from kaos_plugin import airflow_internals
 from kaos_plugin.auth import Readable, Removable, User, catalog, may, require
 from kaos_plugin.endpoints import kill_all
 from kaos_plugin.jobs import kill_job, publish_dags, runtime_of_jobs
+from kaos_plugin.schedules import running_jobs
 
 router = APIRouter(prefix="/workspaces", tags=["workspaces"])
 
@@ -58,11 +59,10 @@ def kill_workspace(
 ) -> WorkspaceKilled:
     """Stop what runs, remove the DAGs, and forget the workspace."""
     definitions = workspace.definitions()
-    running = {
-        run for definition in definitions for run in airflow_internals.active_runs(definition.dag_id, session)
-    }
     kill_all(workspace, user.get_name(), session)
-    stopped = sorted(running & set(workspace.job_ids()))
+    stopped = sorted(
+        {job for definition in definitions for job in running_jobs(workspace, definition, session)}
+    )
     for job_id in stopped:
         kill_job(workspace, workspace.job(job_id)[0], user.get_name(), session)
     publish(workspace.store, {file_name(definition): None for definition in definitions})
