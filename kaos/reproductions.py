@@ -84,8 +84,9 @@ class Reproductions:
         )
         if made is not None:
             found = self._compare(found, self.pinned(asked), made)
-        digest = self.store.objects.put(found.encode())
-        self.store.refs.create(self._name(asked.model_id, document.job_id), digest.encode())
+        with self.store.uses.hold():
+            digest = self.store.objects.put(found.encode())
+            self.store.refs.create(self._name(asked.model_id, document.job_id), digest.encode())
 
     def of_job(self, document: JobDocument) -> Reproduction | None:
         """Return what came of a job that makes a model again; None before its end, or of any other job."""

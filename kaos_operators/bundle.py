@@ -18,6 +18,7 @@ from kaos.names import bundle_name
 from kaos.openlineage import Traced, directory
 from kaos.resources import Resources
 from kaos.source import check_source
+from kaos.store.base import naming
 from kaos.transfer.checkout import SharedCheckouts
 from kaos.transfer.manifest_file import read_manifest
 from kaos.transfer.push import store_walk
@@ -119,14 +120,17 @@ class BundleIngestOperator(KaosOperator):
         start = time.monotonic()
         objects = workspace.store.objects
         source = workspace.tree(document.source.digest)
+        shown = workspace.shown(document.source)
         for file in source.files:
-            for _ in objects.read(file.digest):
-                pass
+            with naming(f"Source bundle {shown}: {file.path}"):
+                for _ in objects.read(file.digest):
+                    pass
         self.log.info("Source %s: %d files, verified", document.source.digest[:12], document.source.files)
         pins = [document.source]
         if document.data is not None:
             pins.append(document.data)
-            SharedCheckouts(work_directory() / "trees").get(objects, workspace.tree(document.data.digest))
+            with naming(f"Data bundle {workspace.shown(document.data)}"):
+                SharedCheckouts(work_directory() / "trees").get(objects, workspace.tree(document.data.digest))
             self.log.info(
                 "Data %s: %d files, verified and laid out", document.data.digest[:12], document.data.files
             )

@@ -13,6 +13,7 @@ from kaos.lineage import BuildRecord
 from kaos.runtime.environment import EnvironmentBuilder
 from kaos.runtime.process import ProcessRuntime
 from kaos.source import DOCKERFILE, MODEL
+from kaos.store.base import naming
 from kaos.transfer.checkout import checkout
 from kaos_operators.hook import runtimes, work_directory
 from kaos_operators.pinned import PinnedBuild, reproduced, same_python
@@ -167,9 +168,11 @@ def environment_spec(workspace: WorkspaceCatalog, document: Document) -> Environ
     :raises UnsupportedImageError: its Dockerfile asks for more than the process runtime can honour
     """
     tree, objects = workspace.tree(document.source.digest), workspace.store.objects
-    context = {
-        entry.path: objects.get(entry.digest) for entry in tree.below(MODEL).files if entry.size <= _LARGEST
-    }
+    context, shown = {}, workspace.shown(document.source)
+    for entry in tree.below(MODEL).files:
+        if entry.size <= _LARGEST:
+            with naming(f"Source bundle {shown}: {MODEL}/{entry.path}"):
+                context[entry.path] = objects.get(entry.digest)
     return environment(Dockerfile.of(dockerfile(workspace, document)), context)
 
 
@@ -192,4 +195,5 @@ def dockerfile(workspace: WorkspaceCatalog, document: Document) -> str:
     file = workspace.tree(document.source.digest).file(DOCKERFILE)
     if file is None:
         raise InvalidInputError("The source bundle has no Dockerfile.", "Deploy it again.")
-    return workspace.store.objects.get(file.digest).decode(errors="replace")
+    with naming(f"Source bundle {workspace.shown(document.source)}: {DOCKERFILE}"):
+        return workspace.store.objects.get(file.digest).decode(errors="replace")

@@ -22,6 +22,7 @@ from kaos.runtime.base import RunState
 from kaos.serving import prepare, probe
 from kaos.serving.records import Endpoints
 from kaos.serving.service import last_lines
+from kaos.store.base import naming
 from kaos_operators import containers
 from kaos_operators.base import airflow_run
 from kaos_operators.hook import configured_store, gateway, work_directory
@@ -194,7 +195,8 @@ class ProbeOperator(ServeOperator):
         self.log.info("Ready after %.1f s", seconds)
         sample = sample_of(self.records.workspace.tree(document.source.digest))
         if sample is not None:
-            body = b"".join(self.records.store.objects.read(sample.digest))
+            with naming(sample.path):
+                body = b"".join(self.records.store.objects.read(sample.digest))
             name = sample.path.rpartition("/")[2]
             probe.try_sample(port, name, body, document.limits.timeout)
             self.log.info("It answers the sample request %s", name)

@@ -20,6 +20,7 @@ from kaos.serving.process import ProcessServices
 from kaos.serving.records import Endpoints
 from kaos.serving.service import Services, ServiceSpec, kept, last_lines
 from kaos.source import DOCKERFILE, MODEL
+from kaos.store.base import naming
 from kaos.transfer.checkout import SharedCheckouts, checkout
 
 _SERVICES: dict[str, type[ProcessServices | ContainerServices]] = {
@@ -63,10 +64,14 @@ def asked_for(records: Endpoints, document: ServeDocument) -> EnvironmentSpec:
     file = tree.file(DOCKERFILE)
     if file is None:
         raise InvalidInputError("The source bundle has no Dockerfile.", "Deploy it again.")
-    context = {
-        entry.path: objects.get(entry.digest) for entry in tree.below(MODEL).files if entry.size <= _LARGEST
-    }
-    return environment(Dockerfile.of(objects.get(file.digest).decode(errors="replace")), context)
+    context = {}
+    for entry in tree.below(MODEL).files:
+        if entry.size <= _LARGEST:
+            with naming(f"{MODEL}/{entry.path}"):
+                context[entry.path] = objects.get(entry.digest)
+    with naming(DOCKERFILE):
+        text = objects.get(file.digest).decode(errors="replace")
+    return environment(Dockerfile.of(text), context)
 
 
 def build(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,6 +214,15 @@ def check_ref_name(name: str) -> str:
     if not _REF_NAME.fullmatch(name):
         raise InvalidInputError(f"{name!r} cannot name anything in the store.")
     return name
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Let the error for a missing or damaged object say what it was to be: a file, a bundle."""
+    try:
+        yield
+    except CorruptObjectError as error:
+        raise CorruptObjectError(f"{what}: {error.message}", error.next_step) from error
 
 
 def absent(digest: str) -> CorruptObjectError:

@@ -9,10 +9,13 @@ from kaos.errors import CorruptObjectError, InvalidBundleError
 from kaos.store.base import Store
 
 
-def verify_store(store: Store, trees: Iterable[tuple[str, str]]) -> tuple[int, list[str]]:
-    """Read every object, and look for every file of the trees.
+def verify_store(
+    store: Store, trees: Iterable[tuple[str, str]], documents: Iterable[tuple[str, str]] = ()
+) -> tuple[int, list[str]]:
+    """Read every object, and look for every file of the trees, and for every document.
 
     :param trees: digest of each tree that something needs, and what it is to a person
+    :param documents: the same of each document
     :returns: how many objects were read, and a sentence for each that is damaged or missing
     """
     broken: set[str] = set()
@@ -38,5 +41,11 @@ def verify_store(store: Store, trees: Iterable[tuple[str, str]]) -> tuple[int, l
                 state = "damaged" if file.digest in broken else "missing"
                 problems.append(f"{title}: {file.path} is {state}")
                 explained.add(file.digest)
-    problems += [f"object {digest}: damaged, in no bundle or model" for digest in sorted(broken - explained)]
-    return checked, problems
+    for digest, title in documents:
+        if digest in broken or store.objects.size(digest) is None:
+            problems.append(f"{title}: {'damaged' if digest in broken else 'missing'}")
+            explained.add(digest)
+    problems += [
+        f"object {digest}: damaged, in no bundle, model or record" for digest in sorted(broken - explained)
+    ]
+    return checked, list(dict.fromkeys(problems))

@@ -12,8 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kaos.bundle import EmptyDirectory, File, Link, Tree
-from kaos.errors import CorruptObjectError, InvalidBundleError
+from kaos.errors import InvalidBundleError
 from kaos.store import Objects
+from kaos.store.base import naming
 from kaos.transfer.scan import Progress, scan, walk_exactly
 from kaos.transfer.statcache import StatCache
 
@@ -49,10 +50,8 @@ def checkout(
 
     def place(batch: list[File]) -> None:
         for file in batch:
-            try:
+            with naming(file.path):
                 objects.place(file.digest, scratch / file.path, executable=file.executable, writable=writable)
-            except CorruptObjectError as error:
-                raise CorruptObjectError(f"{file.path}: {error.message}", error.next_step) from error
             progress(file.size)
 
     try:

@@ -100,7 +100,7 @@ def walk(directory: Path) -> Walk:
     root = bundle_root(directory)
     result = Walk(root)
     problems: list[str] = []
-    outer = ignored_below(directory) if root != directory else None
+    outer = ignored_below(directory, defaults=()) if root != directory else None
     inner = ignored_below(root)
 
     def ignored(path: str, is_directory: bool) -> bool:

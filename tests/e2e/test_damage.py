@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from e2e.harness import TRAIN, Kaos, Server, write_data, write_source
+from e2e.serving import write_serve
 
 READS = f"{TRAIN}\nprint((Path(os.environ['KAOS_DATA']) / 'table.csv').read_text())"
 
@@ -86,3 +87,58 @@ path.write_text("spoiled")
     healed = kaos.deploy_and_wait("-s", harmless, "-d", data)
     assert kaos.log(healed) == ["good as new"]
     assert kaos.damage(workspace) == []
+
+
+def damage_object(server: Server, digest: str) -> Path:
+    """Change an object by its first byte; return its path."""
+    path = server.home / "store" / "objects" / digest[:2] / digest
+    content = path.read_bytes()
+    path.chmod(0o644)
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    return path
+
+
+def test_whatever_uses_a_changed_object_names_it_and_serves_nothing(
+    server: Server, kaos: Kaos, workspace: str, tmp_path: Path
+):
+    script = f"{READS}\n(output / 'model' / 'model.txt').write_text('the model of {workspace}')\n"
+    source, data = write_source(tmp_path / "s", script), write_data(tmp_path / "d", f"data of {workspace}")
+    job_id = kaos.deploy_and_wait("-s", source, "-d", data)
+    (model,) = kaos.info(job_id)["models"]
+    model_id, where = model["model_id"], f"of workspace {workspace}"
+    serve = write_serve(tmp_path / "serve")
+
+    # A file of the model: its bytes never reach an endpoint.
+    damage(server, f"the model of {workspace}")
+    failed = kaos.run("serve", "deploy", "-s", serve, "-m", model_id, "--wait", code=None)
+    assert failed.returncode in (1, 6)
+    assert "model.txt" in failed.stderr
+    assert "model.txt" in kaos.run("train", "get", "-j", job_id, "-m", code=6).stderr
+    assert f"model {model['model_digest'][:6]} {where}: model/model.txt is missing" in kaos.damage(workspace)
+    again = kaos.json("train", "reproduce", "-m", model_id)  # of the same inputs, which are whole
+    assert again["verdict"] == "identical"  # and brought the file back
+    assert kaos.damage(workspace) == []
+
+    # A file of the code.
+    code = (tmp_path / "s" / "mnist" / "model" / "train").read_text()
+    damage(server, code)
+    failed = kaos.run("train", "reproduce", "-m", model_id, code=1)
+    assert "not reproduced: no model came out" in failed.stdout
+    assert f"bundle {model['code']} {where}: model/train is missing" in kaos.damage(workspace)
+    kaos.deploy_and_wait("-s", source)
+
+    # The record of the model, and the document of a job.
+    refs = server.home / "store" / "refs" / "workspaces" / workspace
+    record = (refs / "models" / model_id / f"{job_id}-0").read_text()
+    damage_object(server, record)
+    document = (refs / "jobs" / job_id).read_text()
+    damage_object(server, document)
+    assert record[:12] in kaos.run("train", "reproduce", "-m", model_id, "-j", job_id, code=6).stderr
+    assert document[:12] in kaos.run("train", "info", "-j", job_id, code=6).stderr
+    lineage = kaos.run("lineage", "upstream", model_id)
+    assert f"models/{model_id}/{job_id}-0" in lineage.stderr
+    assert kaos.damage(workspace) == [
+        f"document of job {job_id} {where}: missing",
+        f"record of model {model_id} {where}: missing",
+    ]
+    kaos.run("workspace", "kill", "-n", workspace, "--yes")

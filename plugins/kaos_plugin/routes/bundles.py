@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from kaos.bundle import Tree
 from kaos.catalog import WorkspaceCatalog
+from kaos.documents import documents
 from kaos.errors import CorruptObjectError, InvalidInputError, UnknownNameError
 from kaos.manifest import LARGEST as LARGEST_MANIFEST
 from kaos.schema.bundle import (
@@ -161,10 +162,14 @@ def download_objects(workspace: Readable, digest: Digest, body: ObjectsFetch) ->
 
 @router.post("/store/verify", status_code=status.HTTP_200_OK)
 def verify(user: User) -> VerifyReport:
-    """Read every object of the store and name what is damaged, by the bundle and file that need it."""
+    """Read every object of the store and name what is damaged, by the bundle and file, or what needs it."""
     store: Store = configured_store()
-    trees = (pair for found in catalog().workspaces() for pair in catalog().workspace(found.name).trees())
-    checked, problems = verify_store(store, trees)
+    names = [found.name for found in catalog().workspaces()]
+    checked, problems = verify_store(
+        store,
+        (pair for name in names for pair in catalog().workspace(name).trees()),
+        (pair for name in names for pair in documents(catalog().workspace(name))),
+    )
     return VerifyReport(checked=checked, damaged=problems)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -262,6 +263,48 @@ def test_a_runtime_is_chosen_by_workspace_and_by_job(
     assert kaos.json("train", "list") == []
     refused = kaos.run("workspace", "create", "-n", f"{workspace[:40]}-k", "--runtime", "kubernetes", code=2)
     assert "does not run jobs in 'kubernetes'" in refused.stderr
+
+
+def test_the_template_is_made_again_in_its_image(kaos: Kaos) -> None:
+    kaos.run("template", "get", "--name", "mnist")
+    template = kaos.directory / "templates" / "mnist"
+    inputs = ("-s", template / "model-train", "-d", template / "data", "--runtime", "container")
+    (model,) = kaos.info(kaos.deploy_and_wait(*inputs))["models"]
+    found = kaos.json("train", "reproduce", "-m", model["model_id"])
+    assert (found["verdict"], found["environment"], found["made"]) == ("identical", [], model["model_digest"])
+
+
+def test_a_model_is_made_again_in_exactly_its_image(
+    server: Server, kaos: Kaos, source: Path, data: Path
+) -> None:
+    job = kaos.info(kaos.deploy_and_wait("-s", source, "-d", data, "--runtime", "container"))
+    (model,), image = job["models"], job["image"]
+    remove = ["podman", "rmi", "--force", image["id"]]
+
+    # Not on this machine any more: it is pulled by its digest, and nothing is built.
+    subprocess.run(remove, capture_output=True, check=True)
+    found = kaos.json("train", "reproduce", "-m", model["model_id"])
+    assert (found["verdict"], found["environment"]) == ("identical", [])
+    assert kaos.info(found["job_id"])["image"]["id"] == image["id"]
+    log = kaos.run("train", "build-logs", "-j", found["job_id"]).stdout
+    assert f"Pulling {image['repository']}@{image['digest']}" in log
+    assert "STEP" not in log
+
+    # Nor in the registry: that is said, with what can be done.
+    subprocess.run(remove, capture_output=True, check=True)
+    (stored,) = server.home.parent.rglob(
+        "_manifests/revisions/sha256/" + image["digest"].removeprefix("sha256:")
+    )
+    shutil.rmtree(stored)
+    gone = kaos.run("train", "reproduce", "-m", model["model_id"], code=1)
+    assert f"The image sha256:{image['id'][:12]} that {model['model_id']} was made in is gone" in gone.stderr
+    assert f"kaos train reproduce -m {model['model_id']} --rebuild" in gone.stderr
+    rebuilt = kaos.json("train", "reproduce", "-m", model["model_id"], "--rebuild")
+    made = kaos.info(rebuilt["job_id"])["image"]["id"]
+    assert rebuilt["verdict"] == "identical"
+    assert rebuilt["environment"] == [
+        {"what": "image", "original": f"sha256:{image['id']}", "made": f"sha256:{made}"}
+    ]
 
 
 SLOW = f"""{TRAIN}
