@@ -23,6 +23,7 @@ from kaos.reproduction import (
     judge,
     listed,
 )
+from kaos.store.base import naming
 
 
 class Reproductions:
@@ -51,11 +52,13 @@ class Reproductions:
         if ref is None:
             raise UnknownNameError("model", model_id, self.workspace.model_ids(), "See kaos train info.")
         digest = ref.value.decode()
-        return ModelRecord.parse(self.store.objects.get(digest)), digest
+        with naming(f"The record of model {model_id}"):
+            return ModelRecord.parse(self.store.objects.get(digest)), digest
 
     def pinned(self, reproduces: Reproduces) -> ModelRecord:
         """Return the record of the model that a job makes again."""
-        return ModelRecord.parse(self.store.objects.get(reproduces.record))
+        with naming(f"The record of model {reproduces.model_id}"):
+            return ModelRecord.parse(self.store.objects.get(reproduces.record))
 
     def conclude(self, document: JobDocument, made: ModelRecord | None, reason: str = "") -> None:
         """Record what came of a job that makes a model again, once: the first record stays.
@@ -104,11 +107,9 @@ class Reproductions:
 
     def _compare(self, found: Reproduction, original: ModelRecord, made: ModelRecord) -> Reproduction:
         identical = made.digest == original.digest
-        files = (
-            []
-            if identical
-            else compare_files(self.workspace.tree(original.digest), self.workspace.tree(made.digest))
-        )
+        with naming(f"The list of files of model {original.model_id}"):
+            before = self.workspace.tree(original.digest)
+        files = [] if identical else compare_files(before, self.workspace.tree(made.digest))
         metrics = compare_metrics(original.metrics, made.metrics, found.tolerance)
         environment = compare_environments(original.build, made.build, self._lock(original), self._lock(made))
         return found.model_copy(
@@ -124,7 +125,8 @@ class Reproductions:
 
     def _lock(self, record: ModelRecord) -> str:
         digest = record.build.lock
-        return self.store.objects.get(digest).decode() if digest else ""
+        with naming(f"The lock of model {record.model_id}"):
+            return self.store.objects.get(digest).decode() if digest else ""
 
     def _name(self, model_id: str, job_id: str) -> str:
         return f"{self._at}/reproductions/{model_id}/{job_id}"
