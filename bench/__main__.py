@@ -13,7 +13,7 @@ from bench import report
 from bench.home import Home, server
 from bench.measure import QUICK, CommandError, Figure, Sizes, say
 
-PARTS = ("latency", "data", "large", "memory", "cli", "fanout", "serve")
+PARTS = ("latency", "data", "large", "memory", "cli", "fanout", "serve", "lineage")
 ALONE = ("manifest", "container")
 """Parts that need no server of kaos, or one of their own: another one takes nothing from them."""
 

@@ -33,6 +33,7 @@ class Sizes:
     :param jobs: jobs in the list
     :param trials: of a job, and as many mapped tasks
     :param many_trials: of another one
+    :param nodes: of a lineage graph
     :param runs: of everything else
     """
 
@@ -43,6 +44,7 @@ class Sizes:
     jobs: int = 10_000
     trials: int = 1_000
     many_trials: int = 10_000
+    nodes: int = 10_000
     runs: int = 5
     large_runs: int = 3
 
@@ -55,6 +57,7 @@ QUICK = Sizes(
     jobs=500,
     trials=250,
     many_trials=500,
+    nodes=1_000,
     runs=2,
     large_runs=1,
 )

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from kaos.errors import ServerUnreachableError
 from kaos.names import check_endpoint, check_workspace
-from kaos.schema.lineage import LineageAnswer, ModelDifference
+from kaos.schema.lineage import LineageAnswer, ModelDifference, Rebuilt
 from kaos_cli.client import Client, Connection
 
 _FILE = re.compile(r'filename="([A-Za-z0-9][A-Za-z0-9._:-]*)"')
@@ -21,6 +21,14 @@ class Picture(NamedTuple):
     content: bytes
     name: str
     notes: list[str]
+
+
+class RebuildClient(Client):
+    """A server as a whole, and its store."""
+
+    def rebuild(self) -> Rebuilt:
+        """Let the server know what is in its store."""
+        return self._call(Rebuilt, "POST", "/lineage/rebuild")
 
 
 class LineageClient(Client):

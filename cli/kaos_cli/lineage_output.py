@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from kaos.schema.lineage import Difference, LineageAnswer, LineageRow, ModelDifference
+from kaos.schema.lineage import Difference, LineageAnswer, LineageRow, ModelDifference, Rebuilt
 from kaos_cli.output import print_json, print_table, say
 
 _FILES = 10
@@ -51,6 +51,22 @@ def print_difference(found: ModelDifference) -> None:
             say(f"and {len(shown) - _DIFFERENCES} more in {part}: -o json")
     if found.same:
         say(f"The same in both: {', '.join(found.same)}.")
+
+
+def print_rebuilt(found: Rebuilt) -> None:
+    """Print what a server has again."""
+    for record in found.damaged:
+        say(f"Warning: this record cannot be read, and is left out: {record}")
+    counts = {
+        "workspaces": len(found.workspaces),
+        "DAGs published": len(found.dags),
+        "jobs listed": found.jobs,
+        "jobs started": len(found.started),
+        "models": found.models,
+        "endpoints wanted": len(found.endpoints),
+        "records left out": len(found.damaged),
+    }
+    print_table(["what", "count"], list(counts.items()))
 
 
 def _row(found: Difference) -> list[str]:

@@ -14,14 +14,16 @@ from threading import Lock
 
 from kaos.catalog import WorkspaceCatalog
 from kaos.digest import SHORT
-from kaos.errors import KaosError
+from kaos.errors import CorruptObjectError, KaosError
 from kaos.graph import Edge, Graph, Node
 from kaos.lineage import BuildRecord
 from kaos.lock import packages
 from kaos.model import ImportRecord, ModelRecord, TagMove
 from kaos.provenance import nodes
+from kaos.provenance.cache import Cache
 from kaos.provenance.nodes import DATA, ENDPOINT, MANIFEST, SOURCE, Part
 from kaos.reproduction import Reproduction
+from kaos.retention import Tombstone
 from kaos.schema.bundle import Bundle
 from kaos.serving.records import Endpoints
 
@@ -32,7 +34,12 @@ _BUNDLES = (SOURCE, DATA, MANIFEST)
 
 @dataclass
 class Memory:
-    """What was read of the records of one workspace: parts by name of the ref, with the ref's value."""
+    """What was read of the records of one workspace: parts by name of the ref, with the ref's value.
+
+    :param cache: keeps it over restarts
+    """
+
+    cache: Cache | None = None
 
     parts: dict[str, tuple[bytes, Part]] = field(default_factory=dict)
     locks: dict[str, int] = field(default_factory=dict)
@@ -70,38 +77,48 @@ class Lineage:
         memory = self._memory
         with memory.busy:
             self._damaged = []
+            if memory.cache is not None and not memory.parts:
+                memory.parts = memory.cache.parts()
             before, memory.parts = memory.parts, {}
             parts = tuple(self._parts(before))
+            if memory.cache is not None:
+                new = {name: each for name, each in memory.parts.items() if before.get(name) is not each}
+                memory.cache.keep(new, before.keys() - memory.parts.keys())
             if not _same(parts, memory.made_of):
                 memory.graph, memory.made_of = self._assemble(parts), parts
             return Read(memory.graph, tuple(self._damaged))
 
     def _parts(self, before: dict[str, tuple[bytes, Part]]) -> Iterator[Part]:
         """Read the records, kind by kind; a new kind has its line here."""
-        yield from self._each("jobs", self._job, before)
-        yield from self._each("models", self._model, before)
-        yield from self._each("reproductions", self._reproduction, before)
-        yield from self._each("imports", self._import, before, by_value=True)
-        yield from self._each("tags", self._tag, before, by_value=True)
-        yield from self._each("revisions", self._revision, before, by_value=True)
-        yield from self._each("endpoints", self._endpoint, before, by_value=True)
-        yield from self._each("bundles", self._bundle, before)
+        at = self._at
+        names = self.store.refs.names
+        yield from self._each(names(f"{at}/jobs"), self._job, before)
+        yield from self._each(names(f"{at}/models"), self._model, before)
+        yield from self._each(names(f"{at}/reproductions"), self._reproduction, before)
+        yield from self._each(names(f"{at}/imports"), self._import, before, by_value=True)
+        # Of each model the last: names sort by time.
+        tombstones = {name.split("/")[4]: name for name in names(f"{at}/removed/models")}
+        yield from self._each(tombstones.values(), self._removed, before)
+        yield from self._each(names(f"{at}/tags"), self._tag, before, by_value=True)
+        yield from self._each(names(f"{at}/revisions"), self._revision, before, by_value=True)
+        yield from self._each(names(f"{at}/endpoints"), self._endpoint, before, by_value=True)
+        yield from self._each(names(f"{at}/bundles"), self._bundle, before)
 
     def _each(
         self,
-        below: str,
+        names: Iterable[str],
         read: Callable[[str, bytes], tuple[Part, bool]],
         before: dict[str, tuple[bytes, Part]],
         *,
         by_value: bool = False,
     ) -> Iterator[Part]:
-        """Read the records with names below this one.
+        """Read the records with these names.
 
         :param read: returns what a record says, and whether it will say so for ever
         :param by_value: the same name may come to stand for another record
         """
         parts = self._memory.parts
-        for name in self.store.refs.names(f"{self._at}/{below}"):
+        for name in names:
             known = before.get(name)
             if known is not None and not by_value:
                 parts[name] = known
@@ -143,6 +160,9 @@ class Lineage:
     def _import(self, _: str, digest: bytes) -> tuple[Part, bool]:
         return nodes.imported(self._name, ImportRecord.parse(self.store.objects.get(digest.decode()))), True
 
+    def _removed(self, _: str, value: bytes) -> tuple[Part, bool]:
+        return nodes.removed(self._name, Tombstone.parse(value)), True
+
     def _tag(self, _: str, digest: bytes) -> tuple[Part, bool]:
         return nodes.tag(self._name, TagMove.parse(self.store.objects.get(digest.decode()))), True
 
@@ -167,7 +187,10 @@ class Lineage:
         if not build.lock:
             return None
         if build.lock not in self._memory.locks:
-            text = self.store.objects.get(build.lock).decode()
+            try:
+                text = self.store.objects.get(build.lock).decode()
+            except CorruptObjectError:  # of a model that was removed
+                return None
             self._memory.locks[build.lock] = len(packages(text))
         return self._memory.locks[build.lock]
 
@@ -203,6 +226,15 @@ class Lineage:
         ]
         lengths = _lengths({node.attributes["digest"] for node in kept if node.kind in _BUNDLES})
         return Graph.of((_shown(node, lengths) for node in kept), edges)
+
+
+def of_model(graph: Graph, node: str) -> Graph:
+    """Return what had a part in a model, and the tags that name it.
+
+    :param node: id of the model's node
+    """
+    tags = [edge.target for edge in graph.edges if edge.source == node and edge.role == "tagged"]
+    return graph.among([*(each.id for each in graph.upstream([node]).nodes), *tags])
 
 
 def of_endpoint(graph: Graph, name: str, *, everything: bool = False) -> Graph:

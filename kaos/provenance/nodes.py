@@ -20,6 +20,7 @@ from kaos.lineage import AirflowRun, BuildRecord, ResolvedManifest
 from kaos.model import ImportRecord, ModelRecord, TagMove, numeric
 from kaos.reproduction import Reproduction
 from kaos.resources import Resources, show_memory
+from kaos.retention import Tombstone
 from kaos.schema.bundle import Bundle
 
 SOURCE, DATA, MANIFEST, PARAMS = "source", "data", "manifest", "hyperparams"
@@ -159,6 +160,12 @@ def imported(at: str, record: ImportRecord) -> Part:
         "imported": _time(record.imported_at),
     }
     return Part((Node(f"{MODEL}:{at}/{record.model_id}", MODEL, record.model_id, attributes),))
+
+
+def removed(at: str, tombstone: Tombstone) -> Part:
+    """Return what the newest tombstone of a model adds to it."""
+    told = {"removed": tombstone.removed.shown} if tombstone.removed is not None else {}
+    return Part((Node(f"{MODEL}:{at}/{tombstone.model_id}", MODEL, tombstone.model_id, told),))
 
 
 def tag(at: str, move: TagMove) -> Part:

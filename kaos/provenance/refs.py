@@ -13,6 +13,7 @@ from kaos.digest import SHORT
 from kaos.errors import CorruptObjectError, InvalidBundleError, InvalidInputError, UnknownNameError
 from kaos.graph import Graph, Node
 from kaos.manifest import parse
+from kaos.provenance.cache import Cache
 from kaos.provenance.nodes import DATA, ENDPOINT, IMAGE, JOB, MANIFEST, MODEL, REVISION, SOURCE, TAG
 
 ASKABLE = (
@@ -52,13 +53,21 @@ class Finder:
     """Finds what people ask about in the graph of a workspace.
 
     :param contents: what the trees hold, as far as it was read before
+    :param cache: keeps that over restarts
     """
 
-    def __init__(self, workspace: WorkspaceCatalog, graph: Graph, contents: dict[str, str]) -> None:
+    def __init__(
+        self,
+        workspace: WorkspaceCatalog,
+        graph: Graph,
+        contents: dict[str, str],
+        cache: Cache | None = None,
+    ) -> None:
         self._objects = workspace.store.objects
         self._name = workspace.workspace.name
         self._graph = graph
         self._contents = contents
+        self._cache = cache
 
     def find(self, ref: str) -> Found:
         """Return what `ref` means.
@@ -144,6 +153,9 @@ class Finder:
 
     def _file(self, digest: str) -> Found | None:
         """Return the bundles and models that hold a file whose digest begins so."""
+        if self._cache is not None and not self._contents:
+            self._contents.update(self._cache.contents())
+        known = set(self._contents)
         hits: list[tuple[Node, Tree]] = []
         whole: set[str] = set()
         for node in self._graph.where(lambda node: node.kind in _CONTENT and "digest" in node.attributes):
@@ -155,6 +167,8 @@ class Finder:
                 continue
             hits.append((node, tree))
             whole.update(file.digest for file in tree.files if file.digest.startswith(digest))
+        if self._cache is not None:
+            self._cache.keep_contents({each: self._contents[each] for each in self._contents.keys() - known})
         if len(whole) > 1:
             raise _ambiguous(digest, sorted(whole))
         files = tuple(

@@ -130,10 +130,9 @@ def _label(box: _Box, *, detailed: bool, thick: bool) -> str:
         return _table(plural(len(box.nodes), node.kind), _cells(box.nodes), colour, thick=thick)
     rows = [f'<TR><TD ALIGN="LEFT"><B>{_text(_short(node.label, 48))}</B></TD></TR>']
     told = lines(node) if detailed else []
-    rows += [
-        f'<TR><TD ALIGN="LEFT"><FONT POINT-SIZE="10" COLOR="{_FAINT}">{_text(line)}</FONT></TD></TR>'
-        for line in told
-    ]
+    for line in told:
+        shown = f'<FONT POINT-SIZE="10" COLOR="{_FAINT}">{_text(_short(line, 60))}</FONT>'
+        rows.append(f'<TR><TD ALIGN="LEFT">{shown}</TD></TR>')
     return _table(node.kind, rows, colour, thick=thick)
 
 

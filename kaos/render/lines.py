@@ -110,6 +110,7 @@ def _model(known: dict[str, Any]) -> list[str]:
     params = [f"{name} = {_number(value)}" for name, value in known.get("params", {}).items()]
     metrics = [f"{name}  {_number(value)}" for name, value in known.get("metrics", {}).items()]
     return [
+        known.get("removed", ""),
         f"imported by {known['imported_by']}" if "imported_by" in known else "",
         known.get("imported", ""),
         _content(known),

@@ -338,17 +338,21 @@ def start_forgotten_jobs() -> None:
             workspace = catalog().workspace(found.name)
             for job_id in workspace.job_ids()[-PAGE:]:
                 try:
-                    _start_forgotten(workspace, job_id, db)
+                    start_forgotten_job(workspace, job_id, db)
                 except KaosError as error:
                     log.warning("Job %s could not be started: %s", job_id, error)
 
 
-def _start_forgotten(workspace: WorkspaceCatalog, job_id: str, db: Session) -> None:
+def start_forgotten_job(workspace: WorkspaceCatalog, job_id: str, db: Session) -> bool:
+    """Start a job that has not ended and that Airflow does not know; tell whether it was such a one."""
     if workspace.workspace.killed_at is not None or workspace.outcome(job_id) is not None:
-        return
+        return False
     document, digest = workspace.job(job_id)
-    if document.run_id == document.job_id:  # else a DAG of somebody's own runs it
+    # Else a DAG of somebody's own runs it.
+    forgotten = document.run_id == document.job_id and not airflow_internals.runs([_key(document)], db)
+    if forgotten:
         start_job(workspace, document, digest, db)
+    return forgotten
 
 
 def _key(document: JobDocument) -> tuple[str, str]:

@@ -16,14 +16,16 @@ from kaos.catalog import WorkspaceCatalog
 from kaos.errors import UnknownNameError
 from kaos.graph import Graph, Node
 from kaos.models import Models
-from kaos.provenance import Lineage
-from kaos.provenance.lineage import Memory, Read, of_endpoint
+from kaos.provenance import Lineage, lineage
+from kaos.provenance.cache import Cache
+from kaos.provenance.lineage import Memory, Read
 from kaos.provenance.nodes import ENDPOINT, KINDS, MODEL
 from kaos.provenance.refs import Finder
 from kaos.render import dot, openlineage
 from kaos.render.lines import one_line
 from kaos.schema.lineage import FoundFile, LineageAnswer, LineageRow
 from kaos.serving.records import Endpoints
+from kaos_operators.hook import work_directory
 from kaos_plugin import airflow_internals
 
 PictureFormat = Literal["pdf", "svg", "png", "dot", "json", "openlineage"]
@@ -44,7 +46,9 @@ def read(workspace: WorkspaceCatalog) -> tuple[Read, Memory]:
     """Return the lineage of a workspace; what never changes is read once in the life of this process."""
     key = workspace.store.url, workspace.workspace.name
     with _lock:
-        memory = _memories.setdefault(key, Memory())
+        if key not in _memories:
+            _memories[key] = Memory(Cache(work_directory() / "lineage", " ".join(key)))
+        memory = _memories[key]
     return Lineage(workspace, memory).read(), memory
 
 
@@ -55,14 +59,15 @@ def of_model(workspace: WorkspaceCatalog, name: str) -> tuple[Graph, str]:
     node = f"{MODEL}:{workspace.workspace.name}/{model_id}"
     if node not in graph.by_id:
         raise UnknownNameError("readable record of model", model_id, next_step="See kaos bundle verify.")
-    return graph.upstream([node]), node
+    return lineage.of_model(graph, node), node
 
 
 def of_served(workspace: WorkspaceCatalog, name: str, *, everything: bool) -> tuple[Graph, str]:
     """Return everything that had a part in an endpoint, and the id of its node."""
     Endpoints(workspace).get(name)
     graph = read(workspace)[0].graph
-    return of_endpoint(graph, name, everything=everything), f"{ENDPOINT}:{workspace.workspace.name}/{name}"
+    node = f"{ENDPOINT}:{workspace.workspace.name}/{name}"
+    return lineage.of_endpoint(graph, name, everything=everything), node
 
 
 def rendered(graph: Graph, focus: str, wanted: PictureFormat) -> bytes:
@@ -81,7 +86,7 @@ def answer(workspace: WorkspaceCatalog, ref: str, *, upstream: bool, limit: int 
     """Return what had a part in something, or what came of it; the ends of the way first."""
     found, memory = read(workspace)
     graph = found.graph
-    asked = Finder(workspace, graph, memory.contents).find(ref)
+    asked = Finder(workspace, graph, memory.contents, memory.cache).find(ref)
     reached = graph.upstream(asked.nodes) if upstream else graph.downstream(asked.nodes)
     starts = set(asked.nodes)
     # A file is in bundles, and those are an answer too.

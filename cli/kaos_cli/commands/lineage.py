@@ -8,7 +8,7 @@ from kaos.errors import InvalidInputError
 from kaos_cli import lineage_output
 from kaos_cli.client import connect
 from kaos_cli.config import current_workspace, load_config
-from kaos_cli.lineage import LineageClient
+from kaos_cli.lineage import LineageClient, RebuildClient
 from kaos_cli.output import OutputOption, print_json
 
 _ROWS = 50
@@ -78,6 +78,24 @@ def diff(model_a: str, model_b: str, output: str) -> None:
         print_json(found.model_dump(mode="json"))
     else:
         lineage_output.print_difference(found)
+
+
+@lineage.command()
+@OutputOption
+def rebuild(output: str) -> None:
+    """Let a fresh server know what is in its store.
+
+    DAGs are published again, jobs that never ended are started, endpoints too. It can be repeated.
+
+    \b
+    Example:
+        kaos lineage rebuild
+    """
+    found = RebuildClient(connect(load_config()).connection).rebuild()
+    if output == "json":
+        print_json(found.model_dump(mode="json"))
+    else:
+        lineage_output.print_rebuilt(found)
 
 
 def _limit(limit: int | None, output: str) -> int | None:

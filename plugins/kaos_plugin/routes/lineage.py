@@ -11,12 +11,13 @@ from sqlalchemy.orm import Session
 
 from kaos.graph import Graph
 from kaos.provenance.difference import difference
-from kaos.schema.lineage import LineageAnswer, ModelDifference
+from kaos.schema.lineage import LineageAnswer, ModelDifference, Rebuilt
 from kaos_plugin import lineage
-from kaos_plugin.auth import Readable
+from kaos_plugin.auth import Readable, User
 from kaos_plugin.lineage import MEDIA, PictureFormat
+from kaos_plugin.rebuild import rebuild
 
-router = APIRouter(prefix="/workspaces/{workspace}", tags=["lineage"])
+router = APIRouter(tags=["lineage"])
 
 Format = Annotated[
     PictureFormat, Query(description="of the picture; json: the graph itself; openlineage: events")
@@ -30,7 +31,9 @@ _PICTURE: dict[int | str, dict[str, object]] = {
 }
 
 
-@router.get("/models/{model_id}/provenance", response_class=Response, responses=_PICTURE)
+@router.get(
+    "/workspaces/{workspace}/models/{model_id}/provenance", response_class=Response, responses=_PICTURE
+)
 def get_model_provenance(
     workspace: Readable,
     model_id: Annotated[str, Path(description="id of the model, or a tag")],
@@ -42,7 +45,9 @@ def get_model_provenance(
     return _picture(graph, focus, format, f"model-{graph.by_id[focus].label}", session)
 
 
-@router.get("/endpoints/{name}/provenance", response_class=Response, responses=_PICTURE)
+@router.get(
+    "/workspaces/{workspace}/endpoints/{name}/provenance", response_class=Response, responses=_PICTURE
+)
 def get_endpoint_provenance(
     workspace: Readable,
     name: Annotated[str, Path(description="name of the endpoint")],
@@ -55,19 +60,19 @@ def get_endpoint_provenance(
     return _picture(graph, focus, format, name, session)
 
 
-@router.get("/lineage/upstream")
+@router.get("/workspaces/{workspace}/lineage/upstream")
 def get_upstream(workspace: Readable, ref: Ref, limit: Limit = None) -> LineageAnswer:
     """Return everything that had a part in something."""
     return lineage.answer(workspace, ref, upstream=True, limit=limit)
 
 
-@router.get("/lineage/downstream")
+@router.get("/workspaces/{workspace}/lineage/downstream")
 def get_downstream(workspace: Readable, ref: Ref, limit: Limit = None) -> LineageAnswer:
     """Return everything that came of something."""
     return lineage.answer(workspace, ref, upstream=False, limit=limit)
 
 
-@router.get("/lineage/difference")
+@router.get("/workspaces/{workspace}/lineage/difference")
 def get_difference(
     workspace: Readable,
     one: Annotated[str, Query(description="id of a model, or a tag")],
@@ -75,6 +80,12 @@ def get_difference(
 ) -> ModelDifference:
     """Return in what two models differ, down to files, parameters and packages."""
     return difference(workspace, one, other)
+
+
+@router.post("/lineage/rebuild")
+def rebuild_from_store(user: User, session: SessionDep) -> Rebuilt:
+    """Let a fresh server know what is in its store: DAGs, jobs, endpoints."""
+    return rebuild(user, session)
 
 
 def _picture(graph: Graph, focus: str, wanted: PictureFormat, name: str, db: Session) -> Response:
