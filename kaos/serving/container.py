@@ -75,11 +75,12 @@ class ContainerServices(LocalServices):
     def listens(self, directory: Path) -> bool:
         """Tell whether something in the container listens where requests come in."""
         found, handle = kept(directory), self.runtime.find(directory / "run")
-        record = Handle.parse(handle).record(records.CONTAINER) if handle is not None else None
-        if found is None or record is None:
+        if found is None or handle is None:
             return False
-        if record["process"] is None:  # not on this machine: the engine keeps its port for it
-            return self.runtime.observe(handle or "").state is RunState.RUNNING
+        record = Handle.parse(handle).record(records.CONTAINER)
+        if record is None:  # its process is not on this machine; the engine keeps the port for it
+            status = self.observe(directory)
+            return status is not None and status.state is RunState.RUNNING
         if not records.alive(record):
             return False
         pid = int(record["process"][0])

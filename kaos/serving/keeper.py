@@ -226,12 +226,11 @@ class Keeper:
             thread = threading.Thread(target=_terminate, args=(running, directory, grace), daemon=True)
             self._ending[directory] = thread
             thread.start()
-        elif remove:
-            if _terminate(running, directory, 0.0):  # what was made of it and never ran
+        elif _terminate(running, directory, 0.0):  # what was made of it and never ran
+            self._gone.add(directory)
+            if remove:
                 shutil.rmtree(directory, ignore_errors=True)
                 self._gone.discard(directory)
-        else:
-            self._gone.add(directory)
 
     def _ports(self, alive: Iterable[str]) -> dict[Path, int | None]:
         return {
