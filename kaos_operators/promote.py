@@ -150,6 +150,8 @@ class PromoteOperator(TriggerDagRunOperator):
         self.log.info(
             "%s becomes revision %d of %s", self._model(document), document.revision, document.endpoint
         )
+        if Promotions(open_job(self.job)[1]).endpoints.outcome(document.endpoint, document.revision):
+            return self.execute_complete(context, None)  # an earlier try of this task was lost after that
         if context["ti"].get_dr_count(dag_id=key[0], run_ids=[key[1]]):
             states = [*self.allowed_states, *self.failed_states]
             trigger = DagStateTrigger(dag_id=key[0], run_ids=[key[1]], states=states, poll_interval=_POLL)
@@ -185,7 +187,8 @@ class PromoteOperator(TriggerDagRunOperator):
         promotions = Promotions(open_job(self.job)[1])
         proposal = Proposal.model_validate(self.proposal)
         answer = Answer.model_validate(self.answer) if self.answer is not None else None
-        decision, digest = promotions.add(decide(proposal, answer, airflow_run(context), datetime.now(UTC)))
+        now = promotions.again(proposal)
+        decision, digest = promotions.add(decide(now, answer, airflow_run(context), datetime.now(UTC)))
         if decision.outcome != "promoted":
             raise AirflowSkipException(f"The model was {decision.outcome}: {decision.reason}")
         return promotions.promote(proposal, digest)

@@ -55,6 +55,13 @@ class Promotions:
             verdict=Condition(condition).of(best.metrics, current),
         )
 
+    def again(self, proposal: Proposal) -> Proposal:
+        """Return a proposal as it is now: another model may serve by the time that it is taken up."""
+        serving, revision = self._serving(proposal.endpoint)
+        current = self._metrics(serving) if serving is not None else None
+        verdict = Condition(proposal.condition).of(self._metrics(proposal.model), current)
+        return proposal.model_copy(update={"serving": serving, "revision": revision, "verdict": verdict})
+
     def add(self, decision: Decision) -> tuple[Decision, str]:
         """Record a decision, once for each job: the first stays, and is returned with its digest."""
         digest = self.store.objects.put(decision.encode())

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SYNC_ATTEMPTS = 5
+_SETTLED = 3.0
 _KEYS = 500
 """Pairs in one query: PostgreSQL refuses thousands as too deep."""
 
@@ -378,7 +379,18 @@ def waiting_runs(dag_id: str, task_id: str, db: Session) -> list[str]:
 
 
 def answer(dag_id: str, run_id: str, task_id: str, choice: str, user: BaseUser, db: Session) -> None:
-    """Answer for a task that waits for a person, as Airflow's own page does."""
+    """Answer for a task that waits for a person, as Airflow's own page does.
+
+    A worker tells of the end of the process that asked up to a heartbeat after the task began to wait. A task
+    that goes on by then is taken for a lost one: a program's answer comes no sooner than a person's.
+    """
+    asked = db.scalar(
+        select(TaskInstance.updated_at).where(
+            TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == task_id
+        )
+    )
+    if asked is not None:
+        time.sleep(max(0.0, _SETTLED - (datetime.now(UTC) - asked).total_seconds()))
     payload = UpdateHITLDetailPayload(chosen_options=[choice], params_input={})
     update_hitl_detail(dag_id, run_id, task_id, payload, user, db)
     db.commit()
