@@ -158,6 +158,11 @@ def test_a_pin_that_was_killed_in_between_is_finished(monkeypatch: pytest.Monkey
         with pytest.raises(KeyboardInterrupt):
             Schedules(found).pin("nightly", document("run", "b"), Unless.SUCCEEDED, NOW)
     assert found.job_ids() == []
+    last = Schedules(found).state("nightly").last
+    pinned = Schedules(found).pinned("nightly", "run")  # whoever looks at the run finishes it
+    assert last is not None
+    assert pinned is not None
+    assert found.job_ids() == [last.job_id] == [pinned.job_id]
     again = Schedules(found).pin("nightly", document("run", "c"), Unless.SUCCEEDED, NOW)
     assert found.job_ids() == [again.job_id]
     assert found.job(str(again.job_id))[0].pinned_data.digest == "b" * 64  # what was pinned first

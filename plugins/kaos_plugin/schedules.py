@@ -207,7 +207,7 @@ def _row(records: Schedules, definition: Definition, db: Session) -> ScheduleRow
         when=schedule.when,
         paused=timing.paused,
         next=None if timing.paused else timing.next,
-        last=_last(records.workspace, last, db) if last is not None else None,
+        last=_last(records, definition.name, last, db) if last is not None else None,
         waiting=waiting[0] if waiting else None,
         dag_id=definition.dag_id,
         url=f"/dags/{definition.dag_id}",
@@ -215,9 +215,9 @@ def _row(records: Schedules, definition: Definition, db: Session) -> ScheduleRow
     )
 
 
-def _last(workspace: WorkspaceCatalog, tick: Tick, db: Session) -> LastRun:
-    state, reason = None, tick.reason
-    if tick.job_id is not None:
+def _last(records: Schedules, name: str, tick: Tick, db: Session) -> LastRun:
+    state, reason, workspace = None, tick.reason, records.workspace
+    if tick.job_id is not None and records.pinned(name, tick.run_id) is not None:
         state, reason = job_state(workspace, workspace.job(tick.job_id)[0], db)
         reason = reason or promoted(workspace, tick.job_id)
     return LastRun(
