@@ -205,6 +205,15 @@ class WorkspaceCatalog:
         except (CorruptObjectError, UnknownNameError, RemovedError):
             return False
 
+    def is_whole(self, digest: str, *others: str) -> bool:
+        """Tell whether a tree, registered or not, everything that it names, and other objects are here."""
+        objects = self.store.objects
+        try:
+            lacking = objects.missing(Tree.stored(objects.get(digest)).objects)
+        except CorruptObjectError:
+            return False
+        return not lacking and all(objects.size(other) is not None for other in others)
+
     def bundle_digests(self) -> list[str]:
         """Return the digests of all bundles of the workspace."""
         return [name.rpartition("/")[2] for name in self.store.refs.names(f"{self._at}/bundles")]

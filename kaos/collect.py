@@ -199,7 +199,10 @@ def _bring_back(view: WorkspaceView, found: Survey) -> None:
             catalog.add_tombstone(before.model_copy(update=again))
     kept = {job.job_id for job in view.jobs if job.models & view.decision.kept.keys()}
     for job_id in kept.intersection(removals.jobs()):
-        removals.bring_job_back(job_id)
+        logs = [trial.log for trial in catalog.trials(job_id)] + [catalog.build_log_digest(job_id) or ""]
+        # Of a model that a later job has made again, the first job's own logs are gone.
+        if all(catalog.store.objects.size(log) is not None for log in logs if log):
+            removals.bring_job_back(job_id)
 
 
 def _shown(view: WorkspaceView, found: Survey, order: Order) -> WorkspaceCollected:

@@ -85,6 +85,7 @@ class ListedModel(Value):
     :param by: who deployed the job, or imported the model
     :param at: when that ended
     :param tags: that name it
+    :param removed: when, by whom and why retention removed it, in words; empty if it is there
     """
 
     model_id: str
@@ -95,6 +96,7 @@ class ListedModel(Value):
     by: str
     at: datetime
     tags: list[str] = Field(default_factory=list)
+    removed: str = ""
 
 
 class TrialSummary(Value):

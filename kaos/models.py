@@ -83,6 +83,7 @@ class Models:
                 continue
             for model_id in dict.fromkeys(outcome.models):
                 record = self.workspace.model_records(model_id)[0]
+                note = self.workspace.removed_model(model_id)
                 yield ListedModel(
                     model_id=model_id,
                     digest=record.digest,
@@ -91,6 +92,7 @@ class Models:
                     job_id=job_id,
                     by=record.job.author,
                     at=outcome.ended_at,
+                    removed=note.shown if note else "",
                 )
 
     # -- models from elsewhere ---------------------------------------------------------------------------

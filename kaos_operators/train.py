@@ -182,7 +182,8 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
     def _reused(self) -> TrialRecord | None:
         """Return what an earlier job made of the same environment, code, data and parameters."""
         made = self._workspace.made(self._memo_key) if self._document.reuse else None
-        if made is None:
+        # Retention may have removed it: what is found here now stays until the job ends.
+        if made is None or not self._workspace.is_whole(made.record.model or "", made.record.log):
             return None
         self.log.info("%s: the model of job %s is taken over", self._trial.name, made.job_id)
         source = made.record.reused_from or made.job_id

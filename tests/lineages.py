@@ -40,6 +40,13 @@ class Team:
         self.workspace: WorkspaceCatalog = Catalog(store).create_workspace(name, "ada")
         self.workspace.set_definition(Definition(workspace=name))
 
+    @classmethod
+    def of(cls, store: Store, name: str = "mnist") -> Team:
+        """Return the team of a workspace that is there."""
+        team = cls.__new__(cls)
+        team.store, team.workspace = store, Catalog(store).workspace(name)
+        return team
+
     def bundle(self, kind: BundleKind, content: str) -> BundlePin:
         """Commit a bundle with this content."""
         files = {"a": content.encode(), f"{kind}.txt": f"{kind} {content}".encode()}

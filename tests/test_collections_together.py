@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
 import tempfile
+import textwrap
+import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -23,8 +29,10 @@ from kaos.job import Inputs, JobDocument
 from kaos.lineage import TrialRecord
 from kaos.model import ModelRecord
 from kaos.models import Models
+from kaos.removals import Removals
 from kaos.retention import RetentionPolicy
 from kaos.store import Store, memory_store, open_file_store
+from kaos.store.verify import verify_store
 
 Steps = Generator[None]
 
@@ -166,8 +174,12 @@ def check_whole(store: Store, team: Team, running: set[str]) -> None:
     for key in workspace.model_ids():
         for name in store.refs.names(f"workspaces/mnist/models/{key}"):
             record = ModelRecord.parse(peek(store, ref(store, name)))
-            if workspace.removed_model(key) is None:
-                assert {record.digest, record.build.lock, record.build.log, record.run.log} <= present
+            if workspace.removed_model(key) is not None:
+                continue
+            assert record.digest in present
+            # Of a model that was removed and made again, the first job's logs are gone.
+            if Removals(workspace).job(record.job.job_id) is None:
+                assert {record.build.lock, record.build.log, record.run.log} <= present
 
 
 def ref(store: Store, name: str) -> str:
@@ -290,3 +302,100 @@ TestTogether = Together.TestCase
 TestTogether.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestTogetherInFiles = TogetherInFiles.TestCase
 TestTogetherInFiles.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+
+
+# -- truly at the same time ----------------------------------------------------------------------------
+
+WRITER = """
+    import random, sys, time
+    from pathlib import Path
+    from kaos.errors import FilesMissingError, RemovedError, UnknownNameError
+    from kaos.job import Inputs
+    from kaos.catalog import Catalog
+    from kaos.models import Models
+    from kaos.store import open_file_store
+    from lineages import Team
+    store = open_file_store(Path(sys.argv[1]))
+    pick, until = random.Random(int(sys.argv[2])), time.monotonic() + float(sys.argv[3])
+    team = Team.of(store)
+    while time.monotonic() < until:
+        source, data, output = (pick.choice("abcd") for _ in range(3))
+        try:
+            with store.uses.hold():
+                document = team.begin(source, data)
+        except (FilesMissingError, RemovedError):
+            continue  # told honestly: a client sends it again
+        model = team.end(document, team.run(document, [output]))[0]
+        assert team.workspace.outcome(document.job_id)
+        if pick.random() < 0.3:
+            with store.uses.hold():
+                try:
+                    Models(team.workspace).move_tag(f"tag{sys.argv[2]}", model.model_id, "ada")
+                except RemovedError:
+                    continue
+        print(model.model_id, flush=True)
+"""
+
+COLLECTOR = """
+    import random, sys, time
+    from datetime import timedelta
+    from pathlib import Path
+    from kaos import collect as collecting
+    from kaos.collect import Order, collect
+    from kaos.retention import RetentionPolicy
+    from kaos.store import open_file_store
+    collecting._MARGIN = timedelta(0)  # one clock
+    store = open_file_store(Path(sys.argv[1]))
+    pick, until = random.Random(int(sys.argv[2])), time.monotonic() + float(sys.argv[3])
+    while time.monotonic() < until:
+        policies = {"mnist": RetentionPolicy(keep_last=pick.choice([0, 1, 3]))}
+        running = lambda *_: True
+        report = collect(store, Order(policies, "gc", running, timedelta(0), 5.0))
+        print(report.discarded.objects, flush=True)
+"""
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)]
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def test_processes_that_deploy_train_and_collect_at_once(tmp_path: Path) -> None:
+    """Collectors are killed with -9 again and again; what was committed is whole all the time."""
+    store = open_file_store(tmp_path)
+    team = Team(store)
+    seconds = 6
+    writers = [start(WRITER, tmp_path, number, seconds) for number in range(2)]
+    steady = start(COLLECTOR, tmp_path, 7, seconds)
+    pick = random.Random(0)
+    deadline = time.monotonic() + seconds
+    killed = 0
+    while time.monotonic() < deadline:
+        doomed = start(COLLECTOR, tmp_path, killed, 60)
+        time.sleep(0.5 + pick.random())
+        doomed.send_signal(signal.SIGKILL)
+        doomed.communicate()
+        killed += 1
+    made = []
+    for process in (*writers, steady):
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        made.append(out.split())
+    assert killed >= 3
+    assert len(made[0]) + len(made[1]) > 10
+    assert sum(map(int, made[2])) > 0
+    running = set(team.workspace.job_ids()) - {
+        job_id for job_id in team.workspace.job_ids() if team.workspace.outcome(job_id)
+    }
+    check_whole(store, team, running)
+    assert verify_store(store, team.workspace.trees())[1] == []
+    collect(store, Order({"mnist": RetentionPolicy(keep_last=1)}, "gc", lambda *_: False, timedelta(0)))
+    assert verify_store(store, team.workspace.trees())[1] == []
+    check_whole(store, team, set())
+    kept = [key for key in team.workspace.model_ids() if team.workspace.removed_model(key) is None]
+    assert kept
+    assert all(team.whole(team.workspace.model_records(key)[-1]) for key in kept)

@@ -24,7 +24,7 @@ from kaos.endpoint import (
     ServeDocument,
     endpoint_name,
 )
-from kaos.errors import AlreadyExistsError, ConflictError, UnknownNameError
+from kaos.errors import AlreadyExistsError, ConflictError, RemovedError, UnknownNameError
 from kaos.job import new_job_id
 from kaos.names import check_endpoint
 from kaos.store import Store
@@ -132,10 +132,21 @@ class Endpoints:
     # -- revisions ---------------------------------------------------------------------------------------
 
     def add_revision(self, document: ServeDocument) -> str:
-        """Record a revision before it is started, and return the digest of its document."""
-        digest = self.store.objects.put(document.encode())
+        """Record a revision before it is started, and return the digest of its document.
+
+        :raises RemovedError: retention has removed what it should serve; nothing was recorded
+        """
         name = f"{self._at}/revisions/{document.endpoint}/{document.revision:06d}"
-        self.store.refs.set(name, digest.encode(), None)
+        with self.store.uses.hold():
+            digest = self.store.objects.put(document.encode())
+            self.store.refs.set(name, digest.encode(), None)
+            try:
+                for pin in (document.source, document.code, document.model):
+                    if pin is not None:
+                        self.workspace.use_tree(pin.digest)
+            except RemovedError:
+                self.store.refs.delete(name)
+                raise
         self.note(document.endpoint, "deploy", document.revision, document.author)
         return digest
 

@@ -75,7 +75,7 @@ def list_models(number: int, output: str) -> None:
                 each.job_id or "imported",
                 show_time(each.at),
                 each.by,
-                ", ".join(each.tags) or "✗",
+                "removed" if each.removed else ", ".join(each.tags) or "✗",
             )
             for index, each in enumerate(found)
         ]
