@@ -9,8 +9,10 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from kaos.errors import ConflictError, RemovedError
 from kaos.job import new_job_id
@@ -29,6 +31,9 @@ _MARGIN = timedelta(minutes=1)
 """How far the clocks of two machines may be apart."""
 
 _REPORTS = 100
+_FEW = 500
+_AT_ONCE = 8
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,7 @@ def collect_and_look(store: Store, order: Order) -> tuple[Collected, Survey]:
         if view.name in order.policies:
             _record(view, found, Note(by=order.by, at=now, why=view.policy.shown), young)
     batch = f"{time.time_ns() // 1_000_000:015d}-{secrets.token_hex(4)}"
-    for each in going:
-        store.objects.condemn(each, batch)
+    _many(lambda each: store.objects.condemn(each, batch), going)
     done, found = _discard(store, order, young)
     if isinstance(store.objects, FileObjects):
         store.objects.sweep_scratch(old)
@@ -123,13 +127,24 @@ def _discard(store: Store, order: Order, young: _Young) -> tuple[list[Condemned]
         _bring_back(view, found)
     before = found.oldest_unfinished
     latest = (before - _MARGIN).timestamp() if before is not None else float("inf")
-    done = []
-    for each in aside:
+
+    def end(each: Condemned) -> bool:
         if each.digest in found.kept:
             store.objects.restore(each.digest)
-        elif settled and each.since < latest and store.objects.discard(each):
-            done.append(each)
-    return done, found
+            return False
+        return settled and each.since < latest and store.objects.discard(each)
+
+    gone = _many(end, aside)
+    return [each for each, is_gone in zip(aside, gone, strict=True) if is_gone], found
+
+
+def _many(do: Callable[[_T], bool], things: list[_T]) -> list[bool]:
+    """Do something for each thing, several at a time where there are many: each waits for the disk."""
+    if len(things) < _FEW:
+        return list(map(do, things))
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+        parts = [things[start : start + _FEW] for start in range(0, len(things), _FEW)]
+        return [done for part in pool.map(lambda part: list(map(do, part)), parts) for done in part]
 
 
 def _may_go(each: Stored, found: Survey, old: float) -> bool:

@@ -17,7 +17,7 @@ MODEL = (
 data = (Path(os.environ["KAOS_DATA"]) / "table.csv").read_text()
 (output / "model" / "weights").write_text(data + {extra!r})
 (output / "metrics" / "metrics.json").write_text(json.dumps({{"accuracy": 0.5}}))
-print("trained", flush=True)
+print("trained on", data.split()[0], flush=True)
 """
 )
 
@@ -73,7 +73,7 @@ def test_old_models_go_and_say_so(
         assert "removed by retention on" in refused
     # The others are whole: the tagged one with its data and log.
     kaos.run("train", "get", "-j", jobs[0])
-    assert kaos.log(jobs[0]) == ["trained"]
+    assert kaos.log(jobs[0]) == ["trained on 0"]
     got = kaos.directory / workspace / jobs[0]
     assert next(got.glob("data/*/table.csv")).read_text() == "0\n" * 200_000
     # Who may only look may not collect.
@@ -119,7 +119,7 @@ def test_deploys_and_trainings_beside_collections(kaos: Kaos, workspace: str, tm
     assert rounds >= 4
     kaos.run("gc", "--yes")
     kaos.run("train", "get", "-j", jobs[-1])
-    assert kaos.log(jobs[-1]) == ["trained"]
+    assert kaos.log(jobs[-1]) == ["trained on 1"]
     assert not kaos.damage(workspace)
 
 
