@@ -9,6 +9,7 @@ from kaos.endpoint import RevisionRecord
 from kaos.errors import CorruptObjectError
 from kaos.lineage import BuildRecord
 from kaos.model import ModelRecord
+from kaos.removals import Removals
 
 _TITLES = {
     "jobs": "document of job {0}",
@@ -34,10 +35,16 @@ def documents(workspace: WorkspaceCatalog) -> Iterator[tuple[str, str]]:
             digest, parts = ref.value.decode(), name.split("/")[3:]
             shown = title.format(parts[0], parts[-1].lstrip("0"))
             yield digest, f"{shown} of workspace {workspace.workspace.name}"
-            if family == "models" and workspace.removed_model(parts[0]) is None:
+            if family == "models" and _is_kept(workspace, *parts):
                 yield from _lock(workspace, digest, ModelRecord, f"lock of model {parts[0]}")
             elif family == "served":
                 yield from _lock(workspace, digest, RevisionRecord, f"lock of endpoint {parts[0]}")
+
+
+def _is_kept(workspace: WorkspaceCatalog, model_id: str, made: str) -> bool:
+    """Tell whether a record's model is there, and was not removed and then made again by a later job."""
+    job = Removals(workspace).job(made.partition("-")[0])
+    return job is None and workspace.removed_model(model_id) is None
 
 
 def _lock(

@@ -20,6 +20,7 @@ from kaos.models import Models
 from kaos.reachability import Reachability, digests_in
 from kaos.removals import COLLECTIONS, Removals
 from kaos.retention import Decision, JobFacts, RetentionPolicy, decide
+from kaos.schedules import Pinned, ScheduleState
 from kaos.serving.records import Endpoints
 from kaos.store import Store
 
@@ -40,6 +41,7 @@ class Weight(Enum):
 
 
 _OF_JOBS = ("jobs", "resolved", "progress", "trials", "live", "failures", "builds", "outcomes")
+_HISTORY = ("reproductions", "decisions", "promotions")
 _NOT_ROOTS = ("images", "containers", "removed", "retention")
 
 
@@ -154,7 +156,7 @@ def survey(
             roots[Weight.NOTHING] += named
         else:
             _note(view, family, tail, value)
-            roots[_weight(view, family, tail)] += named
+            roots[_weight(view, family, tail, value)] += named
     result = _reached(reach, views, roots, trees, young, store, aside)
     result.kept.update(reports)
     return result
@@ -203,7 +205,13 @@ def _refs(store: Store) -> Iterator[tuple[str, bytes]]:
             yield name, ref.value
 
 
-def _weight(view: WorkspaceView, family: str, tail: str) -> Weight:
+def _starts_jobs(view: WorkspaceView, family: str, value: bytes) -> bool:
+    """Tell whether a schedule's record names a job that has not ended, or is not even recorded yet."""
+    pinned = ScheduleState.parse(value).pinned if family == "schedules" else (Pinned.parse(value),)
+    return any(each.job_id not in view.ended for each in pinned)
+
+
+def _weight(view: WorkspaceView, family: str, tail: str, value: bytes) -> Weight:
     """Return what a ref of a workspace keeps."""
     first, _, rest = tail.partition("/")
     if family in _NOT_ROOTS:
@@ -214,14 +222,17 @@ def _weight(view: WorkspaceView, family: str, tail: str) -> Weight:
         return Weight.RECORDS if family in ("trials", "outcomes") and first in view.ended else Weight.ALL
     if family == "memo":
         return Weight.NOTHING if view.memo[tail].job_id in view.decision.gone else Weight.RECORDS
-    if family == "reproductions":
+    if family in _HISTORY:
         return Weight.RECORDS
+    if family in ("schedules", "ticks"):
+        return Weight.ALL if _starts_jobs(view, family, value) else Weight.RECORDS
     if family == "models":
         return Weight.RECORD if first in view.decision.removed else Weight.ALL
     if family in ("revisions", "served", "ends"):
         if (first, int(rest)) not in view.dead:
             return Weight.ALL
-        return Weight.NOTHING if family == "ends" else Weight.RECORD
+        # What verifies a store looks for the lock of each revision that was routed.
+        return {"ends": Weight.NOTHING, "served": Weight.RECORDS}.get(family, Weight.RECORD)
     return Weight.ALL
 
 
