@@ -159,7 +159,8 @@ class Schedules:
         before = self.pinned(name, document.run_id)
         if before is not None:
             return job.model_copy(update={"job_id": before.job_id})
-        state = self._change(name, take)
+        with self.store.uses.hold():
+            state = self._change(name, take)
         found = self.pinned(name, document.run_id)
         if found is not None:
             return job.model_copy(update={"job_id": found.job_id})

@@ -64,9 +64,10 @@ class Promotions:
 
     def add(self, decision: Decision) -> tuple[Decision, str]:
         """Record a decision, once for each job: the first stays, and is returned with its digest."""
-        digest = self.store.objects.put(decision.encode())
         name = f"{self._at}/decisions/{decision.proposal.job_id}"
-        self.store.refs.create(name, digest.encode())
+        with self.store.uses.hold():
+            digest = self.store.objects.put(decision.encode())
+            self.store.refs.create(name, digest.encode())
         ref = self.store.refs.get(name)
         digest = ref.value.decode() if ref is not None else digest
         return Decision.parse(self.store.objects.get(digest)), digest
@@ -98,7 +99,8 @@ class Promotions:
         ref = self.store.refs.get(name)
         if ref is None:
             new = self._next(proposal, decision)
-            self.store.refs.create(name, self.store.objects.put(new.encode()).encode())
+            with self.store.uses.hold():
+                self.store.refs.create(name, self.store.objects.put(new.encode()).encode())
             ref = self.store.refs.get(name)
         document = self.revision(proposal.job_id)
         if ref is None or document is None:
