@@ -9,6 +9,7 @@ from kaos.bundle import File, Tree
 from kaos.catalog import Catalog, WorkspaceCatalog
 from kaos.digest import digest_bytes
 from kaos.endpoint import RevisionRecord, ServeDocument, beside
+from kaos.gate import Condition
 from kaos.job import (
     BundlePin,
     JobDocument,
@@ -22,8 +23,10 @@ from kaos.job import (
 from kaos.lineage import AirflowRun, BuildRecord, ResolvedManifest, TrialRecord
 from kaos.model import ModelRecord
 from kaos.models import Models
+from kaos.promotion import Proposal, decide
 from kaos.resources import Resources
 from kaos.schema.bundle import BundleKind
+from kaos.serving.promotions import Promotions
 from kaos.serving.records import Endpoints
 from kaos.store import Store, memory_store
 
@@ -155,7 +158,28 @@ class History:
         )
         return job_id, models
 
-    def serve(self, name: str, code: BundlePin, model_id: str, *, live: bool = True) -> int:
+    def decide(self, job_id: str, model_id: str, endpoint: str, serving: str) -> str:
+        """Promote a model that a schedule trained; return the digest of the decision."""
+        proposal = Proposal(
+            job_id=job_id,
+            schedule="nightly",
+            author="ada",
+            endpoint=endpoint,
+            condition="accuracy > current",
+            metric="accuracy",
+            model=Models(self.workspace).pin(model_id),
+            trial=0,
+            serving=Models(self.workspace).pin(serving),
+            revision=1,
+            verdict=Condition("accuracy > current").of({"accuracy": 0.9}, {"accuracy": 0.5}),
+        )
+        assert proposal.accepted
+        decision = decide(proposal, None, self.airflow(f"kaos.{self.name}.nightly", job_id), NOW)
+        return Promotions(self.workspace).add(decision)[1]
+
+    def serve(
+        self, name: str, code: BundlePin, model_id: str, *, live: bool = True, decision: str | None = None
+    ) -> int:
         """Deploy a revision of an endpoint, and route it; return its number."""
         records = Endpoints(self.workspace)
         pin = Models(self.workspace).pin(model_id)
@@ -173,6 +197,7 @@ class History:
             source=source,
             code=code,
             model=pin,
+            decision=decision,
             runtime="process",
             author="ada",
             submitted_at=NOW,

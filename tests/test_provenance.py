@@ -144,6 +144,24 @@ def test_an_endpoint_is_drawn_with_the_revisions_that_have_its_traffic(history: 
     assert kinds(of_endpoint(read(history), "digits"))["revision"] == ["digits@3"]
 
 
+def test_a_decision_leads_from_the_model_to_the_revision_that_came_of_it(history: History) -> None:
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    code = history.bundle("source", {"model/serve": b"#!/bin/sh\n"}, "server")
+    _, (old,) = history.train(source, data, outputs=[b"old"])
+    history.serve("digits", code, old)
+    job_id, (new,) = history.train(source, data, outputs=[b"new"])
+    digest = history.decide(job_id, new, "digits", serving=old)
+    history.serve("digits", code, new, decision=digest)
+    graph = read(history)
+    upstream = kinds(of_endpoint(graph, "digits"))
+    assert (upstream["decision"], upstream["model"]) == (["promoted"], [new])
+    assert "decision" not in kinds(graph.downstream([model_node(old)]))
+    [node] = graph.where(lambda each: each.kind == "decision")
+    assert node.attributes["condition"] == "accuracy > current"
+    assert node.attributes["serving"] == old
+    assert "accuracy &gt; current" in dot.source(graph)
+
+
 def test_everything_can_be_asked_about(history: History) -> None:
     source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
     manifest = history.manifest({"https://example.org/a.csv": "training/a.csv"})

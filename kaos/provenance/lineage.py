@@ -19,6 +19,7 @@ from kaos.graph import Edge, Graph, Node
 from kaos.lineage import BuildRecord
 from kaos.lock import packages
 from kaos.model import ImportRecord, ModelRecord, TagMove
+from kaos.promotion import Decision
 from kaos.provenance import nodes
 from kaos.provenance.cache import Cache
 from kaos.provenance.nodes import DATA, ENDPOINT, MANIFEST, SOURCE, Part
@@ -100,6 +101,7 @@ class Lineage:
         tombstones = {name.split("/")[4]: name for name in names(f"{at}/removed/models")}
         yield from self._each(tombstones.values(), self._removed, before)
         yield from self._each(names(f"{at}/tags"), self._tag, before, by_value=True)
+        yield from self._each(names(f"{at}/decisions"), self._decision, before)
         yield from self._each(names(f"{at}/revisions"), self._revision, before, by_value=True)
         yield from self._each(names(f"{at}/endpoints"), self._endpoint, before, by_value=True)
         yield from self._each(names(f"{at}/bundles"), self._bundle, before)
@@ -162,6 +164,10 @@ class Lineage:
 
     def _removed(self, _: str, value: bytes) -> tuple[Part, bool]:
         return nodes.removed(self._name, Tombstone.parse(value)), True
+
+    def _decision(self, _: str, value: bytes) -> tuple[Part, bool]:
+        digest = value.decode()
+        return nodes.decision(self._name, digest, Decision.parse(self.store.objects.get(digest))), True
 
     def _tag(self, _: str, digest: bytes) -> tuple[Part, bool]:
         return nodes.tag(self._name, TagMove.parse(self.store.objects.get(digest.decode()))), True

@@ -18,6 +18,7 @@ from kaos.graph import Edge, Node
 from kaos.job import BundlePin, JobDocument, JobOutcome, ManifestPin
 from kaos.lineage import AirflowRun, BuildRecord, ResolvedManifest
 from kaos.model import ImportRecord, ModelRecord, TagMove, numeric
+from kaos.promotion import Decision
 from kaos.reproduction import Reproduction
 from kaos.resources import Resources, show_memory
 from kaos.retention import Tombstone
@@ -25,10 +26,10 @@ from kaos.schema.bundle import Bundle
 
 SOURCE, DATA, MANIFEST, PARAMS = "source", "data", "manifest", "hyperparams"
 IMAGE, JOB, MODEL, TAG = "image", "job", "model", "tag"
-REVISION, ENDPOINT = "revision", "endpoint"
+DECISION, REVISION, ENDPOINT = "decision", "revision", "endpoint"
 REPRODUCED = "made_again_"
 """How the attributes of a model begin that name the jobs which made it again."""
-KINDS = (MANIFEST, SOURCE, DATA, PARAMS, IMAGE, JOB, MODEL, TAG, REVISION, ENDPOINT)
+KINDS = (MANIFEST, SOURCE, DATA, PARAMS, IMAGE, JOB, MODEL, TAG, DECISION, REVISION, ENDPOINT)
 """The kinds of nodes, from the first causes to the last effects."""
 
 
@@ -168,6 +169,34 @@ def removed(at: str, tombstone: Tombstone) -> Part:
     return Part((Node(f"{MODEL}:{at}/{tombstone.model_id}", MODEL, tombstone.model_id, told),))
 
 
+def decision(at: str, digest: str, record: Decision) -> Part:
+    """Return what was decided on a model that a schedule trained.
+
+    :param digest: of the record, by which a revision names it
+    """
+    proposal, answer = record.proposal, record.answer
+    node = Node(
+        f"{DECISION}:{at}/{digest}",
+        DECISION,
+        record.outcome,
+        _known(
+            {
+                "by": record.by,
+                "at": _time(record.decided_at),
+                "schedule": proposal.schedule,
+                "endpoint": proposal.endpoint,
+                "condition": proposal.condition,
+                "reason": record.reason,
+                "serving": proposal.serving.model_id if proposal.serving is not None else None,
+                "approved": answer.approved if answer is not None else None,
+                **_airflow(record.airflow),
+            }
+        ),
+    )
+    # The model that served was compared, but nothing of it went into the new revision: it is no cause.
+    return Part((node,), (Edge(f"{MODEL}:{at}/{proposal.model.model_id}", node.id, "proposed"),))
+
+
 def tag(at: str, move: TagMove) -> Part:
     """Return a tag, with the model that it names."""
     node = Node(
@@ -223,6 +252,8 @@ def revision(
         nodes.append(image)
         edges += [Edge(served.id, image.id, "built"), Edge(image.id, node.id, "environment")]
     edges.append(Edge(served.id, node.id, "code"))
+    if document.decision is not None:
+        edges.append(Edge(f"{DECISION}:{at}/{document.decision}", node.id, "promoted"))
     return Part((*nodes, node), tuple(edges))
 
 

@@ -46,6 +46,7 @@ _COLOURS = {
     "job": "#334e68",
     "model": "#b4481e",
     "tag": "#8a3b66",
+    "decision": "#7a5c00",
     "revision": "#476b2f",
     "endpoint": "#2d7d32",
 }

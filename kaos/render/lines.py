@@ -128,6 +128,17 @@ def _reproduced(known: dict[str, Any]) -> list[str]:
     return [f"made again: {count} {verdict}" for verdict, count in verdicts.items()]
 
 
+def _decision(known: dict[str, Any]) -> list[str]:
+    return [
+        known["condition"],
+        known["reason"],
+        f"by {known['by']}",
+        known["at"],
+        f"for {known['endpoint']}",
+        f"DAG {known['dag']}",
+    ]
+
+
 def _tag(known: dict[str, Any]) -> list[str]:
     return [f"by {known['by']}", known["at"], known.get("why", "")]
 
@@ -169,6 +180,7 @@ _TOLD: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "job": _job,
     "model": _model,
     "tag": _tag,
+    "decision": _decision,
     "revision": _revision,
     "endpoint": _endpoint,
 }
