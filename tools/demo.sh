@@ -28,10 +28,14 @@ run kaos train list -n 2
 run kaos train info -i 0 -s accuracy_validation
 run kaos train best -i 0 -s accuracy_validation
 model=$(kaos train best -i 0 -s accuracy_validation)
-run kaos serve deploy -s templates/mnist/model-serve -m "$model" -n serve-mnist-demo --wait
+run kaos model tag "$model" production
+run kaos train reproduce -m production
+run kaos serve deploy -s templates/mnist/model-serve -m production -n serve-mnist-demo --wait
 run kaos serve list
 url=$(kaos serve info -e serve-mnist-demo -o json | sed -n 's/^  "url": "\(.*\)",$/\1/p')
 run curl -s --data-binary @templates/mnist/model-serve/mnist/test_payload.jpg "$url"
+run kaos serve provenance -e serve-mnist-demo
+run kaos lineage upstream serve-mnist-demo
 printf '\nThe files are in %s.\n' "$work/mnist"
 printf 'The server is up; look around in the UI. Its address and login: kaos up. Stop it: make down\n'
 run kaos up
