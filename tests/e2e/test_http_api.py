@@ -74,6 +74,8 @@ def filled(path: str, **values: str) -> str:
         "dag_id": "kaos.mnist.train",
         "name": "not-there",
         "revision": "1",
+        "tag": "not-there",
+        "model_id": "a_b:c",
     }
     return re.sub(r"{(\w+)}", lambda match: {**given, "run_id": "0" * 32, **values}[match[1]], path)
 
@@ -142,6 +144,8 @@ def test_a_viewer_may_read_and_nothing_else(
     source, data = write_source(tmp_path / "s", TRAIN), write_data(tmp_path / "d")
     job_id = kaos.deploy_and_wait("-s", source, "-d", data)
     job = kaos.info(job_id)["models"][0]
+    model_id = job["model_id"]
+    kaos.run("model", "tag", model_id, "best")
     eve.run("workspace", "set", "-n", workspace)
     assert eve.json("train", "list")[0]["job_id"] == job_id
     assert eve.info(job_id)["models"][0]["model_id"] == job["model_id"]
@@ -167,9 +171,13 @@ def test_a_viewer_may_read_and_nothing_else(
                         job_id=job_id,
                         run_id=job_id,
                         dag_id=f"kaos.{workspace}.train",
-                    )
+                        model_id=model_id,
+                        tag="best",
+                    ),
+                    params={"ref": model_id, "one": model_id, "other": model_id, "model": model_id},
                 )
-                there = 404 if "{name}" in path else 200  # it has no endpoint
+                # It has no endpoint, and its job made no model again.
+                there = 404 if "{name}" in path or "/reproductions/" in path else 200
                 assert answer.status_code == there, (path, answer.text)
             elif not path.endswith(readable.get(method, ())):
                 body = (

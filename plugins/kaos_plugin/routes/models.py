@@ -21,7 +21,7 @@ Tag = Annotated[str, Path(description="name of the tag")]
 def list_models(
     workspace: Readable,
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> ModelList:
     """Return models with their tags, the newest first."""
     models = Models(workspace)
