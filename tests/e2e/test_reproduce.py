@@ -147,8 +147,7 @@ if Path({str(marker)!r}).exists():
         "It was made by"
         in kaos.run("train", "reproduce", "-m", model["model_id"], "-j", "ffffff", code=3).stderr
     )
-    kaos.run("model", "import", write_data(tmp_path / "elsewhere"), "--name", "foreign")
-    (imported,) = kaos.json("model", "list")
+    imported = kaos.json("model", "import", write_data(tmp_path / "elsewhere"), "--name", "foreign")
     refused = kaos.run("train", "reproduce", "-m", imported["model_id"], code=2)
     assert f"The model {imported['model_id']} was imported" in refused.stderr
     assert "nobody knows what made it" in refused.stderr
