@@ -29,12 +29,15 @@ def digests_in(content: bytes | str) -> list[str]:
 class Reachability:
     """Follow digests through a store; what was read once is kept for the next time.
 
-    :param known: size in bytes of every object of the store by digest; others are not looked for
+    :param known: size in bytes of every object of the store by digest, as it was listed
+    :param newer: ask the store for others: what was written after the list may be named, and name more
     """
 
-    def __init__(self, objects: Objects, known: Mapping[str, int]) -> None:
+    def __init__(self, objects: Objects, known: Mapping[str, int], *, newer: bool = False) -> None:
         self._objects = objects
-        self._known = known
+        self._known = dict(known)
+        self._newer = newer
+        self._absent: set[str] = set()
         self._named: dict[str, tuple[bool, tuple[str, ...]]] = {}
         self.damaged: list[str] = []
         """Documents that could not be read: what they name is not known."""
@@ -49,7 +52,7 @@ class Reachability:
         """
         found: set[str] = set()
         leaves: set[str] = set()
-        waiting = [digest for digest in roots if digest in self._known]
+        waiting = [digest for digest in roots if self._is_there(digest)]
         while waiting:
             digest = waiting.pop()
             if digest in found or digest in skipped:
@@ -66,7 +69,20 @@ class Reachability:
 
     def is_document(self, digest: str) -> bool:
         """Tell whether an object is a record, and no tree, log or file."""
-        return self._known.get(digest) is not None and self._look(digest)[0]
+        return self._is_there(digest) and self._look(digest)[0]
+
+    def _is_there(self, digest: str) -> bool:
+        """Tell whether the store has an object with this digest."""
+        if digest in self._known:
+            return True
+        if not self._newer or digest in self._absent:
+            return False
+        size = self._objects.size(digest)
+        if size is None:
+            self._absent.add(digest)
+            return False
+        self._known[digest] = size
+        return True
 
     def _look(self, digest: str) -> tuple[bool, tuple[str, ...]]:
         """Return whether what an object names is to be followed, and what it names."""
@@ -89,4 +105,4 @@ class Reachability:
             self.damaged.append(digest)
             return False, ()
         line = not tree and b"\n" not in content.rstrip(b"\n")
-        return line, tuple(sorted({each for each in digests_in(content) if each in self._known}))
+        return line, tuple(sorted({each for each in digests_in(content) if self._is_there(each)}))

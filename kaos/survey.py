@@ -121,7 +121,8 @@ def survey(
     :param known: size in bytes of each object by digest, read before
     :param young: tells of an object whether it was written so recently that a deploy may be under way
     """
-    reach = Reachability(store.objects, known)
+    # The second look decides: what a record names that was written after the objects were listed counts.
+    reach = Reachability(store.objects, known, newer=again)
     views = []
     # Whether a job has ended is looked at first: of one that had, everything is named by the refs below.
     for found in Catalog(store).workspaces():

@@ -19,6 +19,7 @@ from kaos.errors import RemovedError
 from kaos.job import JobDocument
 from kaos.model import TagMove
 from kaos.models import Models
+from kaos.reachability import Reachability
 from kaos.removals import Removals, removed_object
 from kaos.retention import JobFacts, RetentionPolicy, decide
 from kaos.schema.retention import Collected
@@ -412,3 +413,13 @@ def test_request_that_takes_long_keeps_what_it_may_have_found(team: Team) -> Non
         assert team.store.objects.missing({digest_bytes(b"old"): 3}) == []
     assert collect(team.store, order).discarded.objects > 0
     assert not team.whole(old)
+
+
+def test_what_was_written_after_the_objects_were_listed_is_followed_by_the_second_look() -> None:
+    store = memory_store()
+    weights = store.objects.put(b"weights")
+    known = {weights: 7}
+    record = store.objects.put(f'{{"model":"{weights}"}}'.encode())
+    assert Reachability(store.objects, known).reached([record]) == set()
+    assert Reachability(store.objects, known, newer=True).reached([record]) == {record, weights}
+    assert Reachability(store.objects, known, newer=True).reached(["0" * 64]) == set()
