@@ -27,6 +27,8 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
 
 # Seconds; a machine busy with other things takes several times the usual 15.
 _PATIENCE = 240
+_SURE, _SURE_AGAIN = 1.0, 5.0
+"""Seconds for which everything has to be ready; the longer where something has failed before."""
 
 
 def up(
@@ -97,6 +99,7 @@ def wait_until_ready(
     deadline = time.monotonic() + _PATIENCE
     failures: dict[str, int] = {}
     was_failed: set[str] = set()
+    ready_since: float | None = None
     while True:
         if supervisor is not None and supervisor.poll() is not None:
             raise _failure("supervisord", supervision.error_log(layout))
@@ -109,7 +112,13 @@ def wait_until_ready(
         was_failed = failed
         waiting = [row.name for row in rows if row.state != "ready"]
         if not waiting:
-            return
+            # One that fails soon after its first heartbeat looks ready in between.
+            ready_since = ready_since or time.monotonic()
+            if time.monotonic() - ready_since >= (_SURE_AGAIN if failures else _SURE):
+                return
+            time.sleep(0.25)
+            continue
+        ready_since = None
         if time.monotonic() > deadline:
             raise _failure(waiting[0], layout.log(waiting[0]))
         report(f"waiting for {', '.join(waiting)}")
