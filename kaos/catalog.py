@@ -36,7 +36,6 @@ from kaos.curves import LiveTrial
 from kaos.digest import SHORT, matching, shortest_prefix
 from kaos.errors import (
     AlreadyExistsError,
-    ConflictError,
     CorruptObjectError,
     FilesMissingError,
     InvalidInputError,
@@ -62,10 +61,9 @@ from kaos.retention import Note, Tombstone
 from kaos.schema.bundle import Bundle, BundleKind
 from kaos.schema.job import DownloadProgress
 from kaos.schema.workspace import Workspace
-from kaos.store import Store
+from kaos.store import Store, change_ref
 from kaos.value import Value
 
-_ATTEMPTS = 100
 _SURE = 60.0
 """Seconds for which a commit takes for granted what it has found in the store."""
 
@@ -656,11 +654,4 @@ class WorkspaceCatalog:
                 yield name, ref.value
 
     def _swap(self, name: str, change: Callable[[bytes | None], bytes]) -> bytes:
-        for _ in range(_ATTEMPTS):
-            current = self.store.refs.get(name)
-            try:
-                value = change(current.value if current else None)
-                return self.store.refs.set(name, value, current.version if current else None).value
-            except ConflictError:
-                continue
-        raise ConflictError(f"{name!r} is changed by too many at once.", "Try again.")
+        return change_ref(self.store.refs, name, change)

@@ -16,12 +16,11 @@ from operator import attrgetter
 from kaos.bundle import Tree
 from kaos.catalog import WorkspaceCatalog
 from kaos.endpoint import ModelPin
-from kaos.errors import ConflictError, RemovedError, UnknownNameError
+from kaos.errors import RemovedError, UnknownNameError
 from kaos.model import ImportRecord, ListedModel, TagMove, short_model
 from kaos.names import check_model, check_tag
 from kaos.retention import Note
-
-_ATTEMPTS = 100
+from kaos.store import change_ref
 
 
 class Models:
@@ -132,30 +131,26 @@ class Models:
         """
         ref_name = f"{self._at}/tags/{check_tag(name)}"
         model_id = self.pin(model).model_id if model is not None else None
-        for _ in range(_ATTEMPTS):
-            ref = self.store.refs.get(ref_name)
-            present = self._move(ref.value) if ref is not None else None
+
+        def moved(value: bytes | None) -> bytes:
+            present = self._move(value) if value is not None else None
             if model_id is None and (present is None or present.model_id is None):
                 raise UnknownNameError(
                     "tag", name, (each.name for each in self.tags()), "See kaos model tags."
                 )
-            if present is not None and present.model_id == model_id:
-                return present
+            if value is not None and present is not None and present.model_id == model_id:
+                return value
             move = TagMove(
                 name=name,
                 model_id=model_id,
                 by=user,
                 at=datetime.now(UTC),
                 why=why,
-                before=ref.value.decode() if ref is not None else None,
+                before=value.decode() if value is not None else None,
             )
-            digest = self.store.objects.put(move.encode())
-            try:
-                self.store.refs.set(ref_name, digest.encode(), ref.version if ref is not None else None)
-            except ConflictError:
-                continue
-            return move
-        raise ConflictError(f"The tag {name} is moved by too many at once.", "Try again.")
+            return self.store.objects.put(move.encode()).encode()
+
+        return self._move(change_ref(self.store.refs, ref_name, moved, f"The tag {name}"))
 
     def tag(self, name: str) -> TagMove | None:
         """Return what a tag names, or None if it names nothing."""

@@ -20,11 +20,13 @@ from kaos.catalog import WorkspaceCatalog
 from kaos.digest import digest_bytes
 from kaos.errors import ConflictError
 from kaos.job import Definition, Inputs, JobDocument, JobState
+from kaos.store import change_ref
 from kaos.value import Value
 
-_ATTEMPTS = 100
 _KEPT = 50
 """Jobs of a schedule that its state names, the newest."""
+
+_ATTEMPTS = 100
 
 
 class Unless(StrEnum):
@@ -187,14 +189,7 @@ class Schedules:
         if told is None:
             self.store.refs.delete(name)
             return
-        for _ in range(_ATTEMPTS):
-            ref = self.store.refs.get(name)
-            try:
-                self.store.refs.set(name, told.encode(), ref.version if ref else None)
-            except ConflictError:
-                continue
-            return
-        raise ConflictError(f"{name!r} is changed by too many at once.", "Try again.")
+        change_ref(self.store.refs, name, lambda _: told.encode())
 
     def _same(self, state: ScheduleState, inputs: str, unless: Unless) -> Pinned | None:
         """Return the job that keeps a run with these inputs from becoming one, or None."""

@@ -12,13 +12,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from kaos.bundle import File, Tree
-from kaos.errors import ConflictError
-from kaos.store import Store
+from kaos.store import Store, change_ref
 
 HEAD = "dags/head"
 _VERSIONS = "dags/versions"
 _RECENT = timedelta(days=1)
-_ATTEMPTS = 100
 
 
 def head(store: Store) -> Tree:
@@ -37,9 +35,9 @@ def publish(store: Store, changes: Mapping[str, str | None]) -> Tree:
 
 
 def _publish(store: Store, changes: Mapping[str, str | None]) -> Tree:
-    for _ in range(_ATTEMPTS):
-        ref = store.refs.get(HEAD)
-        files = {file.path: file for file in head(store).files}
+    def changed(value: bytes | None) -> bytes:
+        before = Tree.decode(store.objects.get(value.decode())) if value is not None else Tree.of([])
+        files = {file.path: file for file in before.files}
         for name, source in changes.items():
             if source is None:
                 files.pop(name, None)
@@ -49,14 +47,9 @@ def _publish(store: Store, changes: Mapping[str, str | None]) -> Tree:
         tree = Tree.of(files.values())
         store.objects.put(tree.encoded)
         store.refs.create(f"{_VERSIONS}/{tree.digest}", datetime.now(UTC).isoformat().encode())
-        if ref is not None and ref.value.decode() == tree.digest:
-            return tree
-        try:
-            store.refs.set(HEAD, tree.digest.encode(), ref.version if ref else None)
-        except ConflictError:
-            continue
-        return tree
-    raise ConflictError("The DAG folder is changed by too many at once.", "Try again.")
+        return tree.digest.encode()
+
+    return Tree.decode(store.objects.get(change_ref(store.refs, HEAD, changed, "The DAG folder").decode()))
 
 
 def keep_versions(store: Store, pinned: set[str]) -> None:

@@ -24,12 +24,10 @@ from kaos.endpoint import (
     ServeDocument,
     endpoint_name,
 )
-from kaos.errors import AlreadyExistsError, ConflictError, RemovedError, UnknownNameError
+from kaos.errors import AlreadyExistsError, RemovedError, UnknownNameError
 from kaos.job import new_job_id
 from kaos.names import check_endpoint
-from kaos.store import Store
-
-_ATTEMPTS = 100
+from kaos.store import Store, change_ref
 
 
 class Endpoints:
@@ -76,21 +74,14 @@ class Endpoints:
 
         :param change: called again with the newest when somebody else was quicker
         """
-        ref_name = f"{self._at}/endpoints/{check_endpoint(name)}"
-        for _ in range(_ATTEMPTS):
-            ref = self.store.refs.get(ref_name)
-            if ref is None:
+
+        def changed(value: bytes | None) -> bytes:
+            if value is None:
                 raise UnknownNameError("endpoint", name, self.names(), "See kaos serve list.")
-            before = Endpoint.parse(ref.value)
-            after = change(before)
-            if after == before:
-                return before
-            try:
-                self.store.refs.set(ref_name, after.encode(), ref.version)
-            except ConflictError:
-                continue
-            return after
-        raise ConflictError(f"The endpoint {name} is changed by too many at once.", "Try again.")
+            return change(Endpoint.parse(value)).encode()
+
+        at = f"{self._at}/endpoints/{check_endpoint(name)}"
+        return Endpoint.parse(change_ref(self.store.refs, at, changed, f"The endpoint {name}"))
 
     def reserve(self, name: str | None, job_id: str, user: str) -> Endpoint:
         """Return the endpoint of a deploy with a new revision's number in it, made if it is not there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from kaos.errors import ConflictError, CorruptObjectError, InvalidInputError
 
 CHUNK = 1 << 20
 """Bytes moved at a time."""
+
+_ATTEMPTS = 100
 
 _REF_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._:=-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._:=-]*)*")
 
@@ -203,6 +205,25 @@ class Store:
     objects: Objects
     refs: Refs
     uses: Uses
+
+
+def change_ref(refs: Refs, name: str, change: Callable[[bytes | None], bytes], what: str = "") -> bytes:
+    """Let `name` stand for what `change` makes of its value, in one step, and return that.
+
+    :param change: gets the value, None if the name is not there; called again when somebody was quicker
+    :param what: the name to people
+    :raises ConflictError: too many change it at once
+    """
+    for _ in range(_ATTEMPTS):
+        before = refs.get(name)
+        after = change(before.value if before else None)
+        if before is not None and after == before.value:
+            return after
+        try:
+            return refs.set(name, after, before.version if before else None).value
+        except ConflictError:
+            continue
+    raise ConflictError(f"{what or repr(name)} is changed by too many at once.", "Try again.")
 
 
 def check_ref_name(name: str) -> str:
