@@ -67,6 +67,9 @@ from kaos.value import Value
 _SURE = 60.0
 """Seconds for which a commit takes for granted what it has found in the store."""
 
+_COLLECTIONS = 10
+"""So many collections that began before a job did may note its tree as removed."""
+
 
 class Catalog:
     """The names of one store, across workspaces."""
@@ -196,6 +199,18 @@ class WorkspaceCatalog:
         ref = self.store.refs.get(f"{self._at}/bundles/{kind}/{digest}")
         return Bundle.parse(ref.value) if ref and self.removed_tree(digest) is None else None
 
+    def given_bundle(self, kind: BundleKind, digest: str) -> BundlePin:
+        """Return the committed bundle with this digest, for who names it in a ref inside the same `hold`.
+
+        :raises UnknownNameError: there is none
+        :raises RemovedError: there was one
+        """
+        ref = self.store.refs.get(f"{self._at}/bundles/{kind}/{digest}")
+        if ref is None:
+            raise UnknownNameError(f"{kind} bundle", digest[:12], next_step="Deploy its directory again.")
+        self.given_tree(digest)
+        return Bundle.parse(ref.value).pin
+
     def is_complete(self, digest: str) -> bool:
         """Tell whether everything that a tree of the workspace names is in the store."""
         try:
@@ -259,6 +274,32 @@ class WorkspaceCatalog:
                 f"content of bundle or model {digest[:12]}", note.shown, "Deploy its directory again."
             )
         self._keep_tree(digest)
+
+    def given_tree(self, digest: str) -> Tree:
+        """Return a tree, as `tree` does, for who names it in a ref inside the same `hold`.
+
+        One that a collection has just let go is as good as any while all of it is here; the note of its
+        removal goes by `use_tree`, once the ref is there.
+        """
+        try:
+            return self.tree(digest)
+        except RemovedError:
+            if not self.is_whole(digest):
+                raise
+            return Tree.stored(self.store.objects.get(digest))
+
+    def needed_tree(self, digest: str) -> Tree:
+        """Return a tree that a recorded job or revision needs, as `tree` does.
+
+        A collection that looked before that was recorded may note the tree as removed, and takes the note
+        back when it looks again. Whoever needs the tree in between takes it back himself.
+        """
+        for _ in range(_COLLECTIONS):
+            try:
+                return self.tree(digest)
+            except RemovedError:
+                self.use_tree(digest)
+        return self.tree(digest)
 
     def _keep_tree(self, digest: str) -> None:
         """Register a tree, or take the note of its removal away; what names it has to be recorded before."""

@@ -119,7 +119,7 @@ class BundleIngestOperator(KaosOperator):
         """Read every file of both bundles, and return an `IngestRecord`."""
         start = time.monotonic()
         objects = workspace.store.objects
-        source = workspace.tree(document.source.digest)
+        source = workspace.needed_tree(document.source.digest)
         shown = workspace.shown(document.source)
         for file in source.files:
             with naming(f"Source bundle {shown}: {file.path}"):
@@ -130,7 +130,9 @@ class BundleIngestOperator(KaosOperator):
         if document.data is not None:
             pins.append(document.data)
             with naming(f"Data bundle {workspace.shown(document.data)}"):
-                SharedCheckouts(work_directory() / "trees").get(objects, workspace.tree(document.data.digest))
+                SharedCheckouts(work_directory() / "trees").get(
+                    objects, workspace.needed_tree(document.data.digest)
+                )
             self.log.info(
                 "Data %s: %d files, verified and laid out", document.data.digest[:12], document.data.files
             )

@@ -167,7 +167,7 @@ def environment_spec(workspace: WorkspaceCatalog, document: Document) -> Environ
 
     :raises UnsupportedImageError: its Dockerfile asks for more than the process runtime can honour
     """
-    tree, objects = workspace.tree(document.source.digest), workspace.store.objects
+    tree, objects = workspace.needed_tree(document.source.digest), workspace.store.objects
     context, shown = {}, workspace.shown(document.source)
     for entry in tree.below(MODEL).files:
         if entry.size <= _LARGEST:
@@ -180,7 +180,7 @@ def image_spec(workspace: WorkspaceCatalog, document: Document) -> ImageSpec:
     """Return what to build an image of."""
     from kaos.runtime.container.images import ImageSpec
 
-    tree, objects = workspace.tree(document.source.digest), workspace.store.objects
+    tree, objects = workspace.needed_tree(document.source.digest), workspace.store.objects
     return ImageSpec(
         name=document.source.name,
         source=document.source.digest,
@@ -192,7 +192,7 @@ def image_spec(workspace: WorkspaceCatalog, document: Document) -> ImageSpec:
 
 def dockerfile(workspace: WorkspaceCatalog, document: Document) -> str:
     """Return the Dockerfile of a source bundle."""
-    file = workspace.tree(document.source.digest).file(DOCKERFILE)
+    file = workspace.needed_tree(document.source.digest).file(DOCKERFILE)
     if file is None:
         raise InvalidInputError("The source bundle has no Dockerfile.", "Deploy it again.")
     with naming(f"Source bundle {workspace.shown(document.source)}: {DOCKERFILE}"):

@@ -171,7 +171,7 @@ class ManifestDownloadOperator(KaosOperator):
             workspace.set_progress(document.job_id, None)
         resolved = workspace.resolve_manifest(document.job_id, found)
         SharedCheckouts(work_directory() / "trees").get(
-            workspace.store.objects, workspace.tree(resolved.data.digest)
+            workspace.store.objects, workspace.needed_tree(resolved.data.digest)
         )
         return small(
             DownloadRecord(

@@ -193,7 +193,7 @@ class ProbeOperator(ServeOperator):
 
         seconds = probe.wait_until_ready(port, document.limits.start_timeout, check)
         self.log.info("Ready after %.1f s", seconds)
-        sample = sample_of(self.records.workspace.tree(document.source.digest))
+        sample = sample_of(self.records.workspace.needed_tree(document.source.digest))
         if sample is not None:
             with naming(sample.path):
                 body = b"".join(self.records.store.objects.read(sample.digest))

@@ -227,7 +227,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
             self._handle = before
             return before
         build = BuildRecord.model_validate(self.environment)
-        tree = workspace.tree(document.pinned_data.digest)
+        tree = workspace.needed_tree(document.pinned_data.digest)
         data = SharedCheckouts(work_directory() / "trees").get(objects, tree)
         shutil.rmtree(run, ignore_errors=True)  # what an earlier, failed try of this trial left
         run.mkdir(parents=True)
@@ -258,7 +258,7 @@ class TrainOperator(ResumableJobMixin, KaosOperator):
         if self._image is not None:
             return {"environment": self._image}
         environment, spec = self._environment
-        code = self._workspace.tree(self._document.source.digest).below(MODEL)
+        code = self._workspace.needed_tree(self._document.source.digest).below(MODEL)
         checkout(self._workspace.store.objects, code, program, writable=True)
         return {
             "environment": environment,

@@ -15,13 +15,13 @@ from lineages import Team, tree_of
 
 from kaos.collect import Order, collect
 from kaos.digest import digest_bytes
-from kaos.errors import RemovedError
+from kaos.errors import RemovedError, UnknownNameError
 from kaos.job import JobDocument
 from kaos.model import TagMove
 from kaos.models import Models
 from kaos.reachability import Reachability
 from kaos.removals import Removals, removed_object
-from kaos.retention import JobFacts, RetentionPolicy, decide
+from kaos.retention import JobFacts, Note, RetentionPolicy, decide
 from kaos.schema.retention import Collected
 from kaos.store import Store, Uses, memory_store, open_file_store
 from kaos.store.verify import verify_store
@@ -378,6 +378,35 @@ def test_deploy_that_comes_between(team: Team) -> None:
     assert again.model_id == old.model_id
     assert team.whole(again)
     check(team)
+
+
+def test_job_that_begins_before_its_bundles_are_noted_as_removed(team: Team) -> None:
+    team.train("old", source="s1", data="d1")
+    team.train("new", source="s2", data="d2")
+    begun = team.begin("s1", "d1")
+    note = Note(by="ada", at=NOW, why="a collection that looked before")
+    # A deploy that comes now names them too, and a task finds them, each of them as if nothing had been.
+    for pin, kind in ((begun.source, "source"), (begun.pinned_data, "data")):
+        Removals(team.workspace).remove_tree(pin.digest, note)
+        with pytest.raises(RemovedError):
+            team.workspace.tree(pin.digest)
+        assert team.workspace.given_bundle(kind, pin.digest) == pin
+        assert team.workspace.removed_tree(pin.digest) == note
+        assert team.workspace.needed_tree(pin.digest).digest == pin.digest
+        assert team.workspace.removed_tree(pin.digest) is None
+    check(team)
+
+
+def test_what_is_gone_is_not_given(team: Team) -> None:
+    old = team.train("old", source="s1", data="d1").job
+    team.train("new", source="s2", data="d2")
+    gc(team.store, LAST, hours=0)
+    with pytest.raises(RemovedError, match="Deploy its directory again"):
+        team.workspace.given_bundle("source", old.source.digest)
+    with pytest.raises(RemovedError):
+        team.workspace.needed_tree(old.source.digest)
+    with pytest.raises(UnknownNameError):
+        team.workspace.given_bundle("source", "0" * 64)
 
 
 def test_model_that_is_made_again_between(team: Team) -> None:

@@ -101,6 +101,13 @@ def test_hostile_ref_names_are_refused(store: Store, name: str) -> None:
         store.refs.set(name, b"", None)
 
 
+def test_a_name_that_is_too_long_names_nothing(store: Store) -> None:
+    store.refs.create("models/a", b"")
+    for name in ("x" * 300, "models/" + "x" * 300, "x" * 5000, "models/a/" + "x" * 300):
+        assert store.refs.get(name) is None
+        assert list(store.refs.names(name)) == []
+
+
 def test_concurrent_increments_lose_nothing(store: Store) -> None:
     def increment(_: int) -> None:
         while True:

@@ -60,7 +60,7 @@ def asked_for(records: Endpoints, document: ServeDocument) -> EnvironmentSpec:
 
     :raises UnsupportedImageError: its Dockerfile asks for more than the process runtime can honour
     """
-    tree, objects = records.workspace.tree(document.source.digest), records.store.objects
+    tree, objects = records.workspace.needed_tree(document.source.digest), records.store.objects
     file = tree.file(DOCKERFILE)
     if file is None:
         raise InvalidInputError("The source bundle has no Dockerfile.", "Deploy it again.")
@@ -113,12 +113,12 @@ def launch(
         program = directory / "program"
         if not program.exists():
             shutil.rmtree(directory / "run", ignore_errors=True)
-            tree = records.workspace.tree(document.source.digest)
+            tree = records.workspace.needed_tree(document.source.digest)
             checkout(objects, tree.below(MODEL), program, writable=True)
     model = None
     if document.model is not None:
         shared = SharedCheckouts(work / "trees")
-        model = shared.get(objects, records.workspace.tree(document.model.digest))
+        model = shared.get(objects, records.workspace.needed_tree(document.model.digest))
     return services(document.runtime).launch(
         ServiceSpec(
             name=document.endpoint,

@@ -18,11 +18,13 @@ def lay_beside(workspace: WorkspaceCatalog, code: BundlePin, model: ModelPin | N
 
     :raises InvalidBundleError: the code has no `serve`
     """
-    tree = workspace.tree(code.digest)
+    tree = workspace.given_tree(code.digest)
     check_source(tree, SERVE_SCRIPT)
     if model is None:
         return code
-    return workspace.commit_bundle("source", code.name, beside(tree, workspace.tree(model.digest)), user).pin
+    return workspace.commit_bundle(
+        "source", code.name, beside(tree, workspace.given_tree(model.digest)), user
+    ).pin
 
 
 def revision_document(

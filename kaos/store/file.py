@@ -395,6 +395,10 @@ class FileRefs(Refs):
             return Ref.of((self.root / check_ref_name(name)).read_bytes())
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # nothing was ever written there
+                return None
+            raise
 
     def set(self, name: str, value: bytes, expected: str | None) -> Ref:
         """Change the ref if it has the expected version; it is on disk when this returns."""
@@ -528,6 +532,10 @@ def _names(directory: str, prefix: str) -> Iterator[str]:
             entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in shown)
     except (FileNotFoundError, NotADirectoryError):
         return
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return
+        raise
     start = f"{prefix}/" if prefix else ""
     yield from (f"{start}{name}" for name, is_directory in entries if not is_directory)
     for name, is_directory in entries:

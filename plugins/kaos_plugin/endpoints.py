@@ -128,10 +128,7 @@ def _code(workspace: WorkspaceCatalog, body: EndpointDeploy, before: ServeDocume
         if before is None:
             raise InvalidInputError("There is no code to serve.", "Give its directory: -s SOURCE")
         return before.code
-    bundle = workspace.bundle("source", body.source)
-    if bundle is None:
-        raise UnknownNameError("source bundle", body.source[:12], next_step="Deploy its directory again.")
-    return bundle.pin
+    return workspace.given_bundle("source", body.source)
 
 
 def _change_token(records: Endpoints, endpoint: Endpoint, auth: bool | None, user: str) -> str | None:

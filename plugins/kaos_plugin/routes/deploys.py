@@ -12,7 +12,6 @@ from kaos.catalog import WorkspaceCatalog
 from kaos.errors import InvalidInputError, UnknownNameError
 from kaos.job import (
     TRAIN,
-    BundlePin,
     Definition,
     Inputs,
     JobDocument,
@@ -23,7 +22,6 @@ from kaos.job import (
 from kaos.names import dag_id
 from kaos.parameters import parse
 from kaos.runtime.capacity import machine_capacity
-from kaos.schema.bundle import BundleKind
 from kaos.schema.deploy import DeployRequest, DeployResponse, Parameters
 from kaos.source import check_source
 from kaos_operators.environment import CONTAINER, PROCESS, check_allowed, check_network
@@ -51,16 +49,19 @@ def deploy(workspace: Deployable, body: DeployRequest, user: User, session: Sess
         body.resources.check(machine_capacity())
     if body.data is not None and body.manifest is not None:
         raise InvalidInputError("A job has one data bundle.", "Give data or a manifest, not both.")
-    if body.source is not None and workspace.bundle("source", body.source) is not None:
-        check_source(workspace.tree(body.source))  # one that was committed for serving trains nothing
     new = Inputs(
-        source=_pin(workspace, "source", body.source),
-        data=_pin(workspace, "data", body.data),
+        source=workspace.given_bundle("source", body.source) if body.source is not None else None,
+        data=workspace.given_bundle("data", body.data) if body.data is not None else None,
         manifest=_manifest(workspace, body.manifest),
         params=_parameters(workspace, body.params, user.get_name()),
     )
+    if body.source is not None:
+        check_source(workspace.given_tree(body.source))  # one that was committed for serving trains nothing
     before = workspace.inputs()
     inputs = workspace.merge_inputs(new, drop_params=body.no_params and body.params is None)
+    for pin in (new.source, new.data):
+        if pin is not None:
+            workspace.use_tree(pin.digest)
     tell_of_data(workspace, before, inputs, session)
     if body.refresh and inputs.manifest is None:
         raise InvalidInputError("There is no manifest to download anew.", "Give one with the deploy.")
@@ -93,15 +94,6 @@ def deploy(workspace: Deployable, body: DeployRequest, user: User, session: Sess
     )
     start_job(workspace, document, workspace.add_job(document), session)
     return _response(workspace, inputs, job_id, runtime)
-
-
-def _pin(workspace: WorkspaceCatalog, kind: BundleKind, digest: str | None) -> BundlePin | None:
-    if digest is None:
-        return None
-    bundle = workspace.bundle(kind, digest)
-    if bundle is None:
-        raise UnknownNameError(f"{kind} bundle", digest[:12], next_step="Deploy its directory again.")
-    return bundle.pin
 
 
 def _manifest(workspace: WorkspaceCatalog, digest: str | None) -> ManifestPin | None:
