@@ -30,6 +30,8 @@ from kaos_cli.server.lock import exclusive
 from kaos_cli.server.logs import follow, tail
 from kaos_cli.server.ports import ensure_free
 from kaos_cli.server.settings import environment, write_airflow_config
+from kaos_cli.server.start import Failures
+from kaos_cli.server.status import ProcessStatus
 from kaos_cli.server.supervision import write_config
 
 
@@ -382,3 +384,22 @@ class TestCommands:
         result = self.run("up")
         assert isinstance(result.exception, LocalServerError)
         assert result.exception.next_step == "pip install 'airflow-provider-kaos[server]'"
+
+
+def test_failures_are_counted_by_what_is_seen_or_by_pid() -> None:
+    def row(state: str, pid: int | None) -> ProcessStatus:
+        return ProcessStatus("scheduler", state, pid, 0 if pid else None, "log")
+
+    calm = Failures()
+    for _ in range(3):
+        assert calm.count([row("starting", 1)]) == {"scheduler": 0}
+    assert not calm.were_any()
+    waiting = Failures()
+    assert waiting.count([row("failed", None)]) == {"scheduler": 1}
+    assert waiting.count([row("failed", None)]) == {"scheduler": 1}
+    assert waiting.count([row("starting", 1)]) == {"scheduler": 1}
+    assert waiting.were_any()
+    assert waiting.count([row("failed", None)]) == {"scheduler": 2}
+    restarted = Failures()  # at once, each time: never seen waiting
+    assert [restarted.count([row("starting", pid)])["scheduler"] for pid in (1, 1, 2, 3)] == [0, 0, 1, 2]
+    assert restarted.were_any()

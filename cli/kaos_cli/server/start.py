@@ -20,7 +20,7 @@ from kaos_cli.server.ports import ensure_free
 from kaos_cli.server.postgres import Database, stop_leftover
 from kaos_cli.server.prepare import ensure_installed, prepare
 from kaos_cli.server.serving import choose_port
-from kaos_cli.server.status import observe
+from kaos_cli.server.status import ProcessStatus, observe
 from kaos_cli.server.stop import stop
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080
@@ -97,24 +97,20 @@ def wait_until_ready(
     :raises LocalServerError: if one fails, with the end of its log
     """
     deadline = time.monotonic() + _PATIENCE
-    failures: dict[str, int] = {}
-    was_failed: set[str] = set()
+    failures = Failures()
     ready_since: float | None = None
     while True:
         if supervisor is not None and supervisor.poll() is not None:
             raise _failure("supervisord", supervision.error_log(layout))
         rows = observe(layout, instance)
-        failed = {row.name for row in rows if row.state == "failed"}
-        for name in failed - was_failed:
-            failures[name] = failures.get(name, 0) + 1
-            if failures[name] == 2:  # once may be an accident, such as a database still in recovery
+        for name, count in failures.count(rows).items():
+            if count >= 2:  # once may be an accident, such as a database still in recovery
                 raise _failure(name, layout.log(name))
-        was_failed = failed
         waiting = [row.name for row in rows if row.state != "ready"]
         if not waiting:
             # One that fails soon after its first heartbeat looks ready in between.
             ready_since = ready_since or time.monotonic()
-            if time.monotonic() - ready_since >= (_SURE_AGAIN if failures else _SURE):
+            if time.monotonic() - ready_since >= (_SURE_AGAIN if failures.were_any() else _SURE):
                 return
             time.sleep(0.25)
             continue
@@ -123,6 +119,35 @@ def wait_until_ready(
             raise _failure(waiting[0], layout.log(waiting[0]))
         report(f"waiting for {', '.join(waiting)}")
         time.sleep(0.25)
+
+
+class Failures:
+    """Count how often each process has failed.
+
+    One that ends soon is seen waiting for its next start. Where all is slow it runs long enough to be started
+    again at once, and only its pid tells.
+    """
+
+    def __init__(self) -> None:
+        self._failed: set[str] = set()
+        self._counted: dict[str, int] = {}
+        self._pids: dict[str, set[int]] = {}
+
+    def count(self, rows: list[ProcessStatus]) -> dict[str, int]:
+        """Take in how the processes are now, and return how often each has failed so far."""
+        failed = {row.name for row in rows if row.state == "failed"}
+        for name in failed - self._failed:
+            self._counted[name] = self._counted.get(name, 0) + 1
+        self._failed = failed
+        for row in rows:
+            if row.pid is not None:
+                self._pids.setdefault(row.name, set()).add(row.pid)
+        names = self._counted.keys() | self._pids.keys()
+        return {name: max(self._counted.get(name, 0), len(self._pids.get(name, ())) - 1) for name in names}
+
+    def were_any(self) -> bool:
+        """Tell whether any has failed."""
+        return bool(self._counted) or any(len(pids) > 1 for pids in self._pids.values())
 
 
 def _failure(component: str, log: Path) -> LocalServerError:
