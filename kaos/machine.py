@@ -1,7 +1,7 @@
 """Clean a worker's directory of what no job and no endpoint needs: all of it can be made again.
 
 ``trees/`` has checkouts, ``environments/`` virtual environments, ``runs/`` and ``checkpoints/`` what jobs
-left, ``uploads/`` parts of files that nobody went on with.
+left, ``uploads/`` parts of files that nobody went on with. Images of containers are in the engine's storage.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from kaos.digest import is_digest
+from kaos.errors import ContainerEngineError
+from kaos.runtime.container.leftovers import Leftovers
 from kaos.schema.retention import Amount, Cleaned
 from kaos.transfer.checkout import SharedCheckouts
 
@@ -28,13 +30,13 @@ class Needs:
 
     :param tree: tells of a tree, asked at the last moment, whether its checkout has to stay
     :param job: tells of a job, asked at the last moment, whether its directories have to stay
-    :param environments: digests of those that stay
-    :param busy: tells whether a job may be about to use any environment: then all stay
+    :param builds: digests of environments, and ids of images, that stay
+    :param busy: tells whether a job may be about to use any of them: then all stay
     """
 
     tree: Callable[[str], bool]
     job: Callable[[str], bool]
-    environments: Container[str]
+    builds: Container[str]
     busy: Callable[[], bool]
 
 
@@ -46,6 +48,17 @@ def clean(work: Path, needs: Needs, *, dry_run: bool) -> list[Cleaned]:
         _cleaned("runs", _of_jobs(work, needs, dry_run)),
         _cleaned("uploads", _uploads(work / "uploads", dry_run)),
     ]
+
+
+def clean_images(images: Leftovers, needs: Needs, *, dry_run: bool) -> tuple[Cleaned, list[str]]:
+    """Remove images that are not needed; return what that was, and in words what kept others from going."""
+    sizes, problems = [], []
+    try:
+        for size in images.clean(needs.builds, needs.busy, dry_run=dry_run):
+            sizes.append(size)  # what went before the engine failed did go
+    except ContainerEngineError as error:
+        problems.append(f"Not all images could be looked at: {error.message}")
+    return Cleaned(what="images", amount=Amount(objects=len(sizes), bytes=sum(sizes))), problems
 
 
 def disk_usage(*roots: Path) -> int:
@@ -73,7 +86,7 @@ def _checkouts(trees: Path, needs: Needs, dry_run: bool) -> Iterator[int]:
 
 def _environments(environments: Path, needs: Needs, dry_run: bool) -> Iterator[int]:
     for directory in _directories(environments):
-        if is_digest(directory.name) and directory.name not in needs.environments and not needs.busy():
+        if is_digest(directory.name) and directory.name not in needs.builds and not needs.busy():
             # A job that began right now has not come to its environment yet.
             yield _remove(directory, dry_run, unless=needs.busy)
 

@@ -11,21 +11,21 @@ from urllib.parse import unquote, urlsplit
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError
 
-from kaos.catalog import Catalog, WorkspaceCatalog
+from kaos.catalog import Catalog
 from kaos.collect import Order, collect_and_look
-from kaos.errors import CorruptObjectError, KaosError, UnknownNameError
+from kaos.errors import KaosError
 from kaos.lineage import small
-from kaos.machine import Needs, clean, disk_usage
+from kaos.machine import Needs, clean, clean_images, disk_usage
+from kaos.needed import needed_builds
 from kaos.removals import Removals
 from kaos.schema.retention import Collected
-from kaos.serving.records import Endpoints
+from kaos_operators.containers import leftovers
 from kaos_operators.hook import configured_store, work_directory
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from kaos.store import Store
-    from kaos.survey import Survey, WorkspaceView
 
 _SHOWN = 100
 
@@ -82,15 +82,23 @@ def run(store: Store, order: Order) -> Collected:
     before = disk_usage(*roots)
     report, found = collect_and_look(store, order)
     ended = {job_id for view in found.views for job_id in view.ended}
+    builds = needed_builds(found)
     needs = Needs(
         tree=lambda digest: digest in found.whole if order.dry_run else is_tree_needed(store, digest),
         job=lambda job_id: job_id not in ended and is_job_known(store, job_id),
-        environments=environments(found),
+        builds=builds.ids,
         busy=lambda: found.oldest_unfinished is not None or _begun(store) != begun,
     )
     cleaned = clean(work_directory(), needs, dry_run=order.dry_run)
+    problems = list(report.problems)
+    # An environment is made again from its lock; an image that was pushed nowhere is gone for good.
+    if builds.known and (images := leftovers(store)) is not None:
+        amount, more = clean_images(images, needs, dry_run=order.dry_run)
+        cleaned, problems = [*cleaned, amount], [*problems, *more]
     after = None if order.dry_run else disk_usage(*roots)
-    return report.model_copy(update={"machine": cleaned, "disk_before": before, "disk_after": after})
+    return report.model_copy(
+        update={"machine": cleaned, "problems": problems, "disk_before": before, "disk_after": after}
+    )
 
 
 def is_job_known(store: Store, job_id: str) -> bool:
@@ -117,32 +125,6 @@ def is_tree_needed(store: Store, digest: str) -> bool:
         for found in catalog.workspaces()
         if (ref := store.refs.get(f"workspaces/{found.name}/trees/{digest}"))
     )
-
-
-def environments(found: Survey) -> set[str]:
-    """Return the digests of all environments that kept models and live endpoints were made in."""
-    return {digest for view in found.views for digest in _environments(view)}
-
-
-def _environments(view: WorkspaceView) -> set[str]:
-    catalog, refs = view.catalog, view.catalog.store.refs
-    at = f"workspaces/{view.name}/images"
-    digests = {ref.value.decode() for name in refs.names(at) if (ref := refs.get(name))}
-    for key in view.decision.kept:
-        digests |= {record.build.environment for record in _records(catalog, key)}
-    records = Endpoints(catalog)
-    for name in records.names():
-        for number in records.revision_numbers(name):
-            if (name, number) not in view.dead and (record := records.record(name, number)) is not None:
-                digests.add(record.build.environment)
-    return digests
-
-
-def _records(catalog: WorkspaceCatalog, key: str) -> list[Any]:
-    try:
-        return list(catalog.model_records(key))
-    except (UnknownNameError, CorruptObjectError):
-        return []
 
 
 def _roots(store: Store) -> list[Path]:

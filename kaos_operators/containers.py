@@ -14,17 +14,22 @@ from kaos.lineage import BuildRecord
 from kaos.runtime.container.builders import builder_named
 from kaos.runtime.container.engine import find_engine
 from kaos.runtime.container.images import Images
+from kaos.runtime.container.leftovers import Leftovers
 from kaos.runtime.container.registry import Login, Registry, host_of
 from kaos.runtime.container.runtime import ContainerRuntime
+from kaos.store import identity
 from kaos_operators.environment import CONTAINER, image_spec
-from kaos_operators.hook import work_directory
+from kaos_operators.hook import configured_store, work_directory
 from kaos_operators.pinned import NothingKnown, reproduced
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow.sdk import Connection
 
     from kaos.catalog import WorkspaceCatalog
     from kaos.runtime.container.engine import ContainerEngine
+    from kaos.store import Store
     from kaos_operators.environment import Document
 
 
@@ -50,7 +55,7 @@ def runtime() -> ContainerRuntime:
 
 def images() -> Images:
     """Return what builds, finds, pushes and pulls images on this worker."""
-    directory = work_directory() / "images"
+    directory = _directory()
     directory.mkdir(exist_ok=True, mode=0o700)
     return Images(
         engine=engine(),
@@ -58,7 +63,24 @@ def images() -> Images:
         directory=directory,
         network=option("container_network"),
         registry=registry(),
+        store=identity(configured_store()),
     )
+
+
+def leftovers(store: Store) -> Leftovers | None:
+    """Return what removes images of this machine, None if there are none: it has no engine, or had none."""
+    owner = identity(store)
+    if not owner or not _directory().is_dir():
+        return None
+    try:
+        found = engine()
+    except ContainerEngineError:  # it was taken away: a build would say so, and here there is nothing to do
+        return None
+    return Leftovers(found, owner, _directory(), option("registry"))
+
+
+def _directory() -> Path:
+    return work_directory() / "images"
 
 
 def registry() -> Registry | None:

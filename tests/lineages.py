@@ -109,12 +109,14 @@ class Team:
             key = hashlib.sha256(f"{document.source.digest} {record.model}".encode()).hexdigest()
             self.workspace.remember_trial(key, document.job_id, record)
 
-    def end(self, document: JobDocument, records: list[TrialRecord]) -> list[ModelRecord]:
-        """Register a job's models."""
+    def end(
+        self, document: JobDocument, records: list[TrialRecord], environment: str = "0" * 64
+    ) -> list[ModelRecord]:
+        """Register a job's models, made in an environment, or in an image with this id."""
         put = self.store.objects.put
         build = BuildRecord(
             runtime="process",
-            environment="0" * 64,
+            environment=environment,
             lock=put(b"numpy==2 --hash=sha256:" + b"1" * 64),
             log=put(f"build of {document.job_id}".encode()),
             reused=False,
@@ -162,11 +164,17 @@ class Team:
         return models
 
     def train(
-        self, output: str, *, source: str = "source", data: str = "data", days: float = 0
+        self,
+        output: str,
+        *,
+        source: str = "source",
+        data: str = "data",
+        days: float = 0,
+        environment: str = "0" * 64,
     ) -> ModelRecord:
         """Deploy, train and register one model."""
         document = self.begin(source, data, days=days)
-        return self.end(document, self.run(document, [output]))[0]
+        return self.end(document, self.run(document, [output]), environment)[0]
 
     def whole(self, model: ModelRecord) -> bool:
         """Tell whether everything is there that gives a model back and makes it again."""

@@ -52,7 +52,11 @@ Bundle = Callable[..., ImageSpec]
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     """Return what makes a source bundle, unlike those of every other test."""
-    salt = f"# {tmp_path}\n"
+    return bundles(f"# {tmp_path}\n")
+
+
+def bundles(salt: str) -> Bundle:
+    """Return what makes a source bundle, unlike those with another salt."""
 
     def make(train: str = TRAIN, dockerfile: str = DOCKERFILE, mode: int = 0o755, **files: str) -> ImageSpec:
         content = {"train": train + salt, "requirements.txt": salt, **files}
@@ -69,7 +73,7 @@ def bundle(tmp_path: Path) -> Bundle:
 
 @pytest.fixture(params=["podman", "buildah"])
 def images(request: pytest.FixtureRequest, podman: containers.Podman, tmp_path: Path) -> Images:
-    return Images(Podman(), builder_named(request.param), tmp_path)
+    return Images(Podman(), builder_named(request.param), tmp_path, store="test")
 
 
 @pytest.fixture
@@ -79,7 +83,7 @@ def memory() -> Memory:
 
 @pytest.fixture
 def quick(podman: containers.Podman, tmp_path: Path) -> Images:
-    return Images(Podman(), builder_named("podman"), tmp_path)
+    return Images(Podman(), builder_named("podman"), tmp_path, store="test")
 
 
 def output_of(image: ImageRecord, *command: str) -> str:
@@ -305,7 +309,7 @@ def test_a_wrong_password_pushes_nothing_and_is_not_shown(
 def test_docker_builds_pushes_and_pulls(
     docker: Docker, bundle: Bundle, registry: str, tmp_path: Path, memory: Memory
 ) -> None:
-    images = Images(docker, builder_named("docker"), tmp_path, network="host", registry=_login(registry))
+    images = Images(docker, builder_named("docker"), tmp_path, "host", _login(registry), store="test")
     lines: list[str] = []
     record, reused = images.build(bundle(), lines.append, memory)
     assert not reused

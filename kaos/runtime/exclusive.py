@@ -29,11 +29,14 @@ def exclusive(path: Path, log: Callable[[str], None], what: str) -> Iterator[int
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[int]:
-    """Hold a lock between processes."""
+def locked(path: Path, *, shared: bool = False) -> Iterator[int]:
+    """Hold a lock between processes.
+
+    :param shared: with all others that want it shared
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield descriptor
     finally:
         os.close(descriptor)

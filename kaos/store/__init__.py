@@ -1,6 +1,6 @@
 """Where bytes live: immutable objects by digest, and small named refs that change by compare-and-swap."""
 
-from kaos.store.base import Condemned, Objects, Ref, Refs, Store, Stored, Uses, change_ref
+from kaos.store.base import Condemned, Objects, Ref, Refs, Store, Stored, Uses, change_ref, identity
 from kaos.store.file import FileObjects, FileRefs, open_file_store
 from kaos.store.location import open_store
 from kaos.store.memory import MemoryObjects, MemoryRefs, memory_store
@@ -18,6 +18,7 @@ __all__ = [
     "Stored",
     "Uses",
     "change_ref",
+    "identity",
     "memory_store",
     "open_file_store",
     "open_store",

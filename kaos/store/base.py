@@ -15,6 +15,9 @@ from kaos.errors import ConflictError, CorruptObjectError, InvalidInputError
 CHUNK = 1 << 20
 """Bytes moved at a time."""
 
+INSTANCE = "instance"
+"""The ref with a store's random name, by which a client knows that it has the same directory before it."""
+
 _ATTEMPTS = 100
 
 _REF_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._:=-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._:=-]*)*")
@@ -205,6 +208,15 @@ class Store:
     objects: Objects
     refs: Refs
     uses: Uses
+
+
+def identity(store: Store) -> str:
+    """Return what tells a store from all others, and may be shown: the digest of its random name.
+
+    It is empty for a store that has none.
+    """
+    instance = store.refs.get(INSTANCE)
+    return digest_bytes(instance.value) if instance else ""
 
 
 def change_ref(refs: Refs, name: str, change: Callable[[bytes | None], bytes], what: str = "") -> bytes:

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from kaos.store.base import (
     CHUNK,
+    INSTANCE,
     Condemned,
     Objects,
     Ref,
@@ -40,9 +41,6 @@ _LARGE = 8 * CHUNK
 _PART = 8 * CHUNK
 _ATTEMPTS = 5
 _POLL = 0.01
-
-INSTANCE = "instance"
-"""The ref with a store's random name, by which a client knows that it has the same directory before it."""
 
 
 class FileObjects(Objects):

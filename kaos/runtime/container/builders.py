@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
+from pydantic import Field
+
 from kaos.errors import ContainerEngineError, EnvironmentBuildError
 from kaos.runtime.container.commands import Stream, call
 from kaos.runtime.container.registry import Login, is_loopback
@@ -29,6 +31,7 @@ class BuildOrder(Value):
     :param name: what to call the image
     :param no_cache: build every layer anew
     :param network: that the build uses, empty for the builder's default
+    :param labels: that the image gets, and none of its layers
     """
 
     dockerfile: Path
@@ -36,6 +39,7 @@ class BuildOrder(Value):
     name: str
     no_cache: bool = False
     network: str = ""
+    labels: Mapping[str, str] = Field(default_factory=dict)
 
 
 class ImageBuilder(ABC):
@@ -85,6 +89,7 @@ class _Tool(ImageBuilder):
         command += [f"--file={order.dockerfile}", f"--tag={order.name}"]
         command += ["--no-cache"] if order.no_cache else []
         command += [f"--network={order.network}"] if order.network else []
+        command += [f"--label={name}={value}" for name, value in order.labels.items()]
         code, said = self._stream.run([*command, str(order.context)], log, more=self._build_environment())
         if code:
             raise EnvironmentBuildError(

@@ -33,6 +33,8 @@ _CATATONIT = (
     "/usr/local/libexec/podman/catatonit",
 )
 _MISSING = ("no such", "image not known", "does not exist")
+_USED = ("in use by", "being used by", "is using", "dependent child images")
+_NAMES = ("more than one tag", "multiple repositories")
 
 
 class Mount(Value):
@@ -132,11 +134,18 @@ class ImageState(Value):
 
     :param id: SHA-256 of its configuration
     :param digest: ``sha256:...`` of its manifest, of the configuration where the engine knows no manifest
+    :param names: with their tags
+    :param size: in bytes, with all layers
+    :param layers: the digests of their content, those of the base image first
+    :param last_step: of its build, empty where the engine does not keep it
     """
 
     id: str
     digest: str
     names: tuple[str, ...]
+    size: int
+    layers: tuple[str, ...]
+    last_step: str
     variables: dict[str, str]
     user: str
     workdir: str
@@ -248,6 +257,37 @@ class ContainerEngine:
         """Return the names of the images on this machine."""
         listed = self._do("images", "--format={{.Repository}}:{{.Tag}}").split()
         return sorted({name for name in listed if "<none>" not in name})
+
+    def image_states(self, labels: Mapping[str, str], *, layers: bool = False) -> list[ImageState]:
+        """Return all images on this machine that carry all these labels, with names or without.
+
+        :param layers: and images without a name that others were built on
+        """
+        filters = [f"--filter=label={name}={value}" for name, value in labels.items()]
+        options = [*filters, "--all"] if layers else filters
+        ids = list(dict.fromkeys(self._do("images", "--quiet", "--no-trunc", *options).split()))
+        if not ids:
+            return []
+        done = call([self.name, "image", "inspect", *ids])
+        # Of one that was removed meanwhile it is said that it is missing; the others are told all the same.
+        if done.returncode and not _is_missing(done.stderr):
+            raise self._failure("image inspect", done.stderr)
+        return [_image(found) for found in json.loads(done.stdout or "[]")]
+
+    def remove_image(self, image: ImageState) -> bool:
+        """Remove an image with all its names; return False if a container or another image uses it."""
+        # By its id it goes only if it has no second name. Of several the last takes it away, or its digest
+        # in a registry is left as a name.
+        for references in ((image.id,), image.names, (image.id,)):
+            done = call([self.name, "rmi", *references])
+            if done.returncode == 0 or _says(done.stderr, _MISSING):
+                if references == (image.id,):
+                    return True
+            elif _says(done.stderr, _USED):
+                return False
+            elif not _says(done.stderr, _NAMES):
+                raise self._failure("rmi", done.stderr)
+        return False
 
     def tag(self, image: str, name: str) -> None:
         """Give an image another name."""
@@ -431,8 +471,12 @@ def find_engine(name: str = "") -> ContainerEngine:
 
 
 def _is_missing(said: bytes) -> bool:
+    return _says(said, _MISSING)
+
+
+def _says(said: bytes, words: Sequence[str]) -> bool:
     text = said.decode(errors="replace").lower()
-    return any(words in text for words in _MISSING)
+    return any(each in text for each in words)
 
 
 def _container(found: dict[str, object]) -> ContainerState:
@@ -457,11 +501,15 @@ def _container(found: dict[str, object]) -> ContainerState:
 def _image(found: dict[str, object]) -> ImageState:
     config = _object(found.get("Config"))
     identity = str(found["Id"]).removeprefix("sha256:")
+    history = _list(found.get("History"))
     pinned = [str(name).partition("@")[2] for name in _list(found.get("RepoDigests"))]
     return ImageState(
         id=identity,
         digest=str(found.get("Digest") or (pinned or [f"sha256:{identity}"])[0]),
         names=tuple(str(name) for name in _list(found.get("RepoTags"))),
+        size=_number(found.get("Size")),
+        layers=tuple(str(layer) for layer in _list(_object(found.get("RootFS")).get("Layers"))),
+        last_step=str(_object(history[-1]).get("created_by") or "") if history else "",
         variables={
             str(text).partition("=")[0]: str(text).partition("=")[2] for text in _list(config.get("Env"))
         },

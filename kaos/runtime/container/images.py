@@ -19,9 +19,21 @@ from kaos.runtime.container.contract import PROGRAM
 from kaos.runtime.container.engine import Container, ContainerEngine, ImageState
 from kaos.runtime.container.registry import Registry
 from kaos.runtime.container.script import is_there, trouble
-from kaos.runtime.exclusive import exclusive
+from kaos.runtime.exclusive import exclusive, locked
 
 TRAIN, SERVE = "train", "serve"
+
+STORE = "kaos.store"
+"""The label that says of an image for which store it was built."""
+
+REMOVAL = "removal.lock"
+"""The lock that is held while an image is removed."""
+
+PLACE = "localhost/kaos/"
+"""What the names of all images begin with on the machine that built them."""
+
+LOOKING = "kaos-look-"
+"""What the name of a container begins with that is made to look into an image, and never runs."""
 
 _SHORT = 12
 _SYSTEM = ("/usr/", "/bin", "/sbin")
@@ -59,9 +71,14 @@ class Known(Protocol):
 class Images:
     """Build, find, push and pull the images of one engine; several processes may do so at the same time.
 
+    The job that an image is for is on record before anything is done here: a collection that begins to remove
+    images from then on leaves them all.
+
     :param directory: for locks and build contexts
     :param network: that builds use, empty for the builder's default
     :param registry: that images are pushed to, None for none
+    :param store: what tells the store from all others: its collections remove what is built for it; empty for
+        images that nobody removes
     """
 
     engine: ContainerEngine
@@ -69,6 +86,7 @@ class Images:
     directory: Path
     network: str = ""
     registry: Registry | None = None
+    store: str = ""
 
     def build(
         self, spec: ImageSpec, log: Log, known: Known, *, no_cache: bool = False
@@ -80,6 +98,7 @@ class Images:
         :raises EnvironmentBuildError: with the builder's reason, or without a base image
         :raises ContainerEngineError: it cannot be pushed
         """
+        self._let_removals_end()
         with exclusive(self.directory / f"{spec.source}.lock", log, "image"):
             # Whoever held the lock before us may just have made it.
             before = None if no_cache else known.container_image(spec.source)
@@ -98,6 +117,7 @@ class Images:
 
         :raises ContainerEngineError: it is not, and was pushed nowhere or cannot be pulled
         """
+        self._let_removals_end()
         if self.engine.image(record.id) is not None:
             return
         if not record.pinned:
@@ -108,6 +128,11 @@ class Images:
         log(f"Pulling {record.pinned}")
         login = self.registry.login() if self.registry is not None else None
         self.builder.pull(record.pinned, log, login)
+
+    def _let_removals_end(self) -> None:
+        """Wait for a removal that began before our job did; those that begin from now on leave all images."""
+        with locked(self.directory / REMOVAL, shared=True):
+            pass
 
     def _is_current(self, record: ImageRecord, log: Log) -> bool:
         """Tell whether an image from before can be had, and is built on today's base images."""
@@ -132,7 +157,12 @@ class Images:
             spec.lay_out(context)
             _equal_modes(context)
             order = BuildOrder(
-                dockerfile=dockerfile, context=context, name=name, no_cache=no_cache, network=self.network
+                dockerfile=dockerfile,
+                context=context,
+                name=name,
+                no_cache=no_cache,
+                network=self.network,
+                labels={STORE: self.store} if self.store else {},
             )
             self.builder.build(order, log)
         image = self.engine.image(name)
@@ -180,7 +210,7 @@ class Images:
     def _pushed(self, record: ImageRecord, log: Log) -> ImageRecord:
         if self.registry is None or (record.digest and record.repository == self.registry.repository):
             return record
-        target = f"{self.registry.repository}:{record.name.rpartition('/')[2].replace(':', '-')}"
+        target = f"{self.registry.repository}:{record.name.removeprefix(PLACE).replace(':', '-')}"
         log(f"Pushing {target}")
         digest = self.builder.push(record.name, target, log, self.registry.login())
         return record.model_copy(update={"repository": self.registry.repository, "digest": digest})
@@ -194,7 +224,7 @@ class Images:
             return ""
         path = [part for part in image.variables.get("PATH", "").split(":") if part]
         places = [image.workdir, PROGRAM, *(part for part in path if not part.startswith(_SYSTEM))]
-        name = f"kaos-look-{secrets.token_hex(8)}"
+        name = f"{LOOKING}{secrets.token_hex(8)}"
         self.engine.create(Container(name=name, image=image.id, command=(script,)))
         try:
             for place in dict.fromkeys(places):
@@ -217,7 +247,7 @@ class Images:
 def _name(spec: ImageSpec, bases: tuple[BaseImage, ...]) -> str:
     clean = re.sub(r"[^a-z0-9]+", "-", spec.name.lower()).strip("-") or "source"
     based = digest_bytes("".join(base.digest for base in bases).encode())
-    return f"localhost/kaos/build-{spec.script}-{clean}:{spec.source[:_SHORT]}-{based[:_SHORT]}"
+    return f"{PLACE}build-{spec.script}-{clean}:{spec.source[:_SHORT]}-{based[:_SHORT]}"
 
 
 def _equal_modes(context: Path) -> None:

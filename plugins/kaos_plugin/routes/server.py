@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from kaos import __version__
-from kaos.digest import digest_bytes
 from kaos.schema.server import ServerInfo
+from kaos.store import identity
 from kaos_operators.hook import configured_store, runtimes
 from kaos_plugin.auth import User
 
@@ -19,12 +19,11 @@ router = APIRouter(tags=["server"])
 def info(user: User) -> ServerInfo:
     """Return what a client has to know, and who the server takes the user for."""
     store = configured_store()
-    instance = store.refs.get("instance")
     return ServerInfo(
         version=__version__,
         user=user.get_name(),
         store=store.url,
-        instance=digest_bytes(instance.value) if instance else "",
+        instance=identity(store),
         runtimes=runtimes(),
     )
 
