@@ -200,15 +200,16 @@ def read_metrics(content: bytes) -> dict[str, Any]:
 
 def numeric(metrics: dict[str, Any]) -> dict[str, float]:
     """Return those of the metrics that are numbers, NaN and infinities among them."""
-    found = ((name, score(metrics, name)) for name in metrics)
-    return {name: value for name, value in found if value is not None}
+    return {name: value for name in metrics if (value := score(metrics, name)) is not None}
 
 
 def score(metrics: dict[str, Any], name: str) -> float | None:
     """Return the numeric metric `name`, or None where it is missing or no number."""
     value = metrics.get(name)
+    if isinstance(value, float):
+        return value
     try:
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else None
     except OverflowError:  # a whole number of hundreds of digits
         return None
 

@@ -58,7 +58,7 @@ class Models:
         note = self.workspace.removed_model(model_id)
         if note is not None:
             raise removed_model(model_id, note)
-        record = self.workspace.model_records(model_id)[0]
+        record = self.workspace.model_record(model_id)
         return ModelPin(
             model_id=model_id,
             digest=record.digest,
@@ -81,7 +81,7 @@ class Models:
             if outcome is None:
                 continue
             for model_id in dict.fromkeys(outcome.models):
-                record = self.workspace.model_records(model_id)[0]
+                record = self.workspace.model_record(model_id)
                 note = self.workspace.removed_model(model_id)
                 yield ListedModel(
                     model_id=model_id,

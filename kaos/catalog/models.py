@@ -89,8 +89,18 @@ class ModelRecords(Bundles):
             for _, value in self._values(f"models/{key}")
         ]
         if not records:
-            raise UnknownNameError("model", key, self.model_ids(), "See kaos train info.")
+            raise self._unknown(key)
         return records
+
+    def model_record(self, key: str) -> ModelRecord:
+        """Return the oldest record of a model: any of them tells its content.
+
+        :raises UnknownNameError: there is no such model
+        """
+        found = self._oldest(key)
+        if found is None:
+            raise self._unknown(key)
+        return found
 
     def job_model(self, job_id: str, key: str, index: int) -> ModelRecord:
         """Return the record of the model (by id) that a trial made.
@@ -110,11 +120,13 @@ class ModelRecords(Bundles):
         )
 
     def _identity(self, key: str) -> str | None:
-        name = next(self.store.refs.names(f"{self._at}/models/{key}"), None)
-        if name is None:
-            return None
-        ref = self.store.refs.get(name)  # any of them: thousands of trials may have made the same model
-        if ref is None:
-            return None
-        record = ModelRecord.parse(self.store.objects.get(ref.value.decode()))
-        return model_identity(record.job, record.digest)
+        record = self._oldest(key)
+        return model_identity(record.job, record.digest) if record else None
+
+    def _oldest(self, key: str) -> ModelRecord | None:
+        """Return the first of a model's records, alone: thousands of trials may have made the same model."""
+        value = next((value for _, value in self._values(f"models/{key}")), None)
+        return ModelRecord.parse(self.store.objects.get(value.decode())) if value is not None else None
+
+    def _unknown(self, key: str) -> UnknownNameError:
+        return UnknownNameError("model", key, self.model_ids(), "See kaos train info.")

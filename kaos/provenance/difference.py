@@ -47,7 +47,7 @@ def _record(workspace: WorkspaceCatalog, name: str) -> ModelRecord:
             f"The model {pin.model_id} was imported: nothing is known of how it was made.",
             f"What is: kaos lineage upstream {pin.model_id}",
         )
-    return workspace.model_records(pin.model_id)[0]
+    return workspace.model_record(pin.model_id)
 
 
 def _facts(workspace: WorkspaceCatalog, record: ModelRecord) -> dict[str, dict[str, str]]:

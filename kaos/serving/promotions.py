@@ -141,7 +141,7 @@ class Promotions:
     def _metrics(self, model: ModelPin) -> dict[str, float]:
         """Return the metrics of a model; an imported one has none."""
         try:
-            return numeric(self.workspace.model_records(model.model_id)[0].metrics)
+            return numeric(self.workspace.model_record(model.model_id).metrics)
         except UnknownNameError:
             return {}
 
