@@ -46,20 +46,21 @@ def measure(home: Home, sizes: Sizes) -> list[Figure]:
     times = alternate({what: _timed(home, words) for what, words in asked.items()}, max(sizes.runs, 5))
     size = f"{sizes.nodes:,} nodes"
     return [
-        Figure(f"The first question to {size}, which reads every record", "none", f"{first:.2f} s"),
-        Figure(f"The first question to {size} after a restart of the API server", "none", f"{again:.2f} s"),
-        *(
-            Figure(
-                f"`kaos lineage`, {size}: {what}",
-                f"{_GOAL:.0f} s",
-                f"{median(seconds):.2f} s",
-                reached=median(seconds) <= _GOAL,
-                runs=spread(seconds),
-                why="See docs/decisions/provenance.md.",
-            )
-            for what, seconds in times.items()
-        ),
+        _figure(f"The first question to {size}, which reads every record", [first]),
+        _figure(f"The first question to {size} after a restart of the API server", [again]),
+        *(_figure(f"`kaos lineage`, {size}: {what}", seconds) for what, seconds in times.items()),
     ]
+
+
+def _figure(what: str, seconds: list[float]) -> Figure:
+    return Figure(
+        what,
+        f"{_GOAL:.0f} s",
+        f"{median(seconds):.2f} s",
+        reached=median(seconds) <= _GOAL,
+        runs=spread(seconds) if len(seconds) > 1 else "",
+        why="See docs/decisions/provenance.md.",
+    )
 
 
 def _timed(home: Home, words: Sequence[str]) -> Timed:
@@ -96,7 +97,7 @@ def _seed(workspace: WorkspaceCatalog, jobs: int) -> tuple[BundlePin, list[str]]
             ids = workspace.next_model_ids(document, [tree.digest for tree in trees])
             build = BuildRecord(
                 runtime="process",
-                environment=digest_bytes(f"{number // 10}".encode()),
+                environment=digest_bytes(f"environment {number // 10}".encode()),
                 python="3.11.7",
                 lock=lock,
                 log="",

@@ -3,23 +3,31 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from histories import LOCK, History
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kaos.digest import digest_bytes
 from kaos.errors import InvalidInputError, UnknownNameError
 from kaos.graph import Graph
 from kaos.lock import packages
+from kaos.model import ModelRecord
 from kaos.models import Models
-from kaos.provenance import Lineage
+from kaos.provenance import Lineage, nodes
+from kaos.provenance.answers import Asked, answer
+from kaos.provenance.cache import Cache
 from kaos.provenance.difference import difference
 from kaos.provenance.lineage import Memory, of_endpoint
 from kaos.provenance.refs import Finder, Found
+from kaos.provenance.sketch import sketch
 from kaos.render import dot
+from kaos.schema.lineage import LineageAnswer
 from kaos.serving.records import Endpoints
 from kaos.store import open_file_store
 
@@ -34,7 +42,15 @@ def read(history: History, memory: Memory | None = None) -> Graph:
 
 
 def find(history: History, ref: str) -> Found:
-    return Finder(history.workspace, read(history), {}).find(ref)
+    found = Finder(history.workspace, read(history), {}).find(ref)
+    assert found is not None
+    return found
+
+
+def ask(ref: str, *histories: History, upstream: bool = False, limit: int | None = None) -> LineageAnswer:
+    memory = Memory()
+    asked = [Asked(each.workspace, Lineage(each.workspace, memory).read(), memory) for each in histories]
+    return answer(asked, ref, upstream=upstream, limit=limit)
 
 
 def kinds(graph: Graph) -> dict[str, list[str]]:
@@ -209,7 +225,7 @@ def test_what_is_not_there_is_named_with_what_can_be_asked(history: History, ref
     with pytest.raises(
         UnknownNameError, match=r"Ask about a file .*, bundle, manifest, URL, image, job"
     ) as error:
-        find(history, ref)
+        ask(ref, history)
     assert repr(ref) in error.value.message
 
 
@@ -276,6 +292,230 @@ def test_what_is_remembered_says_what_the_records_say(steps: list[str]) -> None:
             Endpoints(history.workspace).kill("digits", "ada")
         assert read(history, memory) == read(history)
     assert {edge.source for edge in read(history).edges} <= read(history).by_id.keys()
+
+
+def test_a_bundle_that_is_deployed_by_another_name_has_that_name(history: History) -> None:
+    memory = Memory()
+    pin = history.bundle("data", DATA, "features")
+    assert kinds(read(history, memory))["data"] == [f"/features:{pin.digest[:5]}"]
+    history.bundle("data", DATA, "digits")
+    assert kinds(read(history, memory))["data"] == [f"/digits:{pin.digest[:5]}"]
+
+
+_FLOATS = st.floats() | st.sampled_from([1e400, -0.0, 5e-324])
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | _FLOATS | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=100)
+@given(
+    params=st.dictionaries(st.text(), _JSON, max_size=4),
+    metrics=st.dictionaries(st.text(), _JSON, max_size=4),
+    moment=st.datetimes(max_value=datetime(9000, 1, 1), timezones=st.just(UTC)),
+    seconds=st.floats(0, 1e6),
+    reused_from=st.none() | st.just("0" * 32),
+)
+def test_a_sketch_says_what_the_record_says(
+    params: dict[str, Any], metrics: dict[str, Any], moment: datetime, seconds: float, reused_from: str | None
+) -> None:
+    history = History()
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    _, (model_id,) = history.train(source, data, trials=[{}])
+    base = history.workspace.model_record(model_id)
+    run = base.run.model_copy(
+        update={
+            "started_at": moment,
+            "ended_at": moment + timedelta(seconds=seconds),
+            "reused_from": reused_from,
+        }
+    )
+    trial = base.trial.model_copy(update={"params": params})
+    copied = base.model_copy(
+        update={"trial": trial, "run": run, "metrics": metrics, "created_at": moment, "size": 1 << 40}
+    )
+    content = copied.encode()
+    record, known = ModelRecord.parse(content), sketch(content)
+    maker = nodes.maker(record.job, record.build, record.airflow, 2)
+    # JSON has neither NaN nor infinities: only the whole record understands such a one.
+    strict = "NaN" not in content.decode() and "Infinity" not in content.decode()
+    assert (known is not None) or not strict
+    if known is not None:
+        assert repr(nodes.model(known, record.job, maker)) == repr(nodes.model(record, record.job, maker))
+        assert known.made_by == tuple(each.encode() for each in (record.job, record.build, record.airflow))
+
+
+def test_a_metric_that_is_no_number_is_in_the_graph(history: History) -> None:
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    _, (model_id,) = history.train(source, data, metrics={"loss": float("nan"), "best": float("inf"), "a": 1})
+    model = read(history).by_id[model_node(model_id)]
+    assert model.attributes["metrics"] == {"loss": "nan", "best": "inf", "a": 1.0}
+
+
+# -- kept over restarts --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(history: History, tmp_path: Path) -> Cache:
+    """Return the cache of a workspace with models and an endpoint, once it was asked about."""
+    source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")
+    _, models = history.train(source, data, trials=[{"a": 1.5, "b": "ä\n"}, {"a": None, "b": [1, {}]}])
+    history.serve("digits", history.bundle("source", {"model/serve": b"#!/bin/sh\n"}, "server"), models[0])
+    cache = Cache(tmp_path / "lineage", "a store and its workspace")
+    memory = Memory(cache)
+    read(history, memory)
+    memory.keep()
+    assert cache.parts() == memory.parts != {}
+    return cache
+
+
+def test_a_restart_reads_only_the_names_of_what_never_changes(
+    history: History, kept: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = read(history)
+
+    def refused(digest: str) -> bytes:
+        raise AssertionError(f"{digest} was read again")
+
+    monkeypatch.setattr(history.store.objects, "get", refused)
+    # Of an endpoint everything is read each time, but not the objects that it names.
+    assert read(history, Memory(kept)) == expected
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_file_never_changes_an_answer(history: History, kept: Cache, data: st.DataObject) -> None:
+    whole = kept.path.read_bytes()
+    place = data.draw(st.integers(0, len(whole) - 1))
+    damaged = data.draw(
+        st.sampled_from(
+            [
+                whole[:place],
+                whole[place:],
+                whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
+                whole + b"\n",
+                whole * 2,
+            ]
+        )
+    )
+    try:
+        kept.path.write_bytes(damaged)
+        assert kept.parts() == ({} if damaged != whole else kept.parts())
+        assert read(history, Memory(kept)) == read(history)
+    finally:
+        kept.path.write_bytes(whole)
+
+
+def test_a_file_of_another_store_or_another_version_is_not_believed(
+    kept: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Cache(tmp_path / "lineage", "another store and its workspace")
+    assert other.path != kept.path
+    kept.path.rename(other.path)
+    assert other.parts() == {}
+    other.path.rename(kept.path)
+    assert kept.parts() != {}
+    monkeypatch.setattr("kaos.provenance.cache.__version__", "0.0.0")
+    assert Cache(tmp_path / "lineage", "a store and its workspace").parts() == {}
+
+
+def test_what_cannot_be_written_is_read_again(history: History, kept: Cache, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    memory = Memory(Cache(tmp_path / "file", "a store and its workspace"))
+    assert read(history, memory) == read(history)
+    memory.keep()
+    assert [each.name for each in kept.path.parent.iterdir()] == [kept.path.name]  # nothing half written
+
+
+def test_a_little_that_is_new_is_not_worth_a_file(history: History, kept: Cache) -> None:
+    memory = Memory(kept)
+
+    def deploy(numbers: range) -> bytes:
+        for number in numbers:
+            history.bundle("data", {"f": str(number).encode()}, "new")
+        assert kinds(read(history, memory)) == kinds(read(history))
+        memory.keep()
+        return kept.path.read_bytes()
+
+    before = deploy(range(20))
+    assert kept.parts() == memory.parts
+    assert deploy(range(20, 21)) == before
+    assert deploy(range(21, 30)) != before
+    assert kept.parts() == memory.parts
+
+
+# -- several workspaces at once ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def teams(history: History) -> tuple[History, History]:
+    """Return two workspaces that trained on the same data; the second serves what came of it."""
+    other = History(history.store, "faces")
+    for each in (history, other):
+        data = each.bundle("data", DATA, "features")
+        _, (model_id,) = each.train(each.bundle("source", CODE), data, outputs=[each.name.encode()])
+        Models(each.workspace).move_tag("production", model_id, "ada")
+    code = other.bundle("source", {"model/serve": b"#!/bin/sh\n"}, "server")
+    other.serve("smiles", code, "production")
+    return history, other
+
+
+def test_a_file_is_found_in_all_workspaces(teams: tuple[History, History]) -> None:
+    file = digest_bytes(DATA["training/a.csv"])
+    found = ask(file, *teams)
+    assert [(row.workspace, row.name) for row in found.rows if row.live] == [("faces", "smiles")]
+    assert found.rows[0].kind == "endpoint"
+    assert found.counts["model"] == found.counts["tag"] == 2
+    assert [row.workspace for row in found.rows if row.kind == "model"] == ["mnist", "faces"]
+    assert [(each.workspace, each.path) for each in found.files] == [
+        ("mnist", "training/a.csv"),
+        ("faces", "training/a.csv"),
+    ]
+    for each in teams:
+        alone = ask(file, each)
+        assert alone.rows == [row for row in found.rows if row.workspace == each.name]
+        assert alone.what == found.what
+    few = ask(file, *teams, limit=1)
+    assert (len(few.rows), len(few.files), few.counts) == (1, 1, found.counts)
+
+
+def test_a_name_means_in_each_workspace_what_has_it_there(teams: tuple[History, History]) -> None:
+    found = ask("production", *teams, upstream=True)
+    assert found.what == "tag production"
+    assert [(row.workspace, row.kind) for row in found.found] == [("mnist", "tag"), ("faces", "tag")]
+    only = ask("smiles", *teams, upstream=True)
+    assert only.rows == ask("smiles", teams[1], upstream=True).rows
+    assert {row.workspace for row in only.rows} == {"faces"}
+
+
+def test_what_no_workspace_knows_is_unknown(teams: tuple[History, History]) -> None:
+    with pytest.raises(UnknownNameError, match="smiles or") as error:
+        ask("smile", *teams)
+    assert "There is no lineage of 'smile'" in error.value.message
+    with pytest.raises(UnknownNameError, match="no file in /features"):
+        ask(f"/features:{teams[0].bundle('data', DATA, 'features').digest[:5]}/no.csv", *teams)
+    with pytest.raises(UnknownNameError, match="lineage of"):
+        ask("smiles")
+
+
+def test_a_beginning_means_one_thing_in_all_workspaces(history: History) -> None:
+    other = History(history.store, "faces")
+    seen: dict[str, dict[str, bytes]] = {}
+    for number in count():
+        files = {"f": str(number).encode()}
+        beginning = history.tree(files).digest[:5]
+        if beginning in seen:
+            break
+        seen[beginning] = files
+    mine = history.bundle("data", seen[beginning], "d")
+    theirs = other.bundle("data", files, "d")
+    with pytest.raises(InvalidInputError, match=rf"may mean data /d:{beginning} \({mine.digest[:12]}"):
+        ask(beginning, history, other)
+    assert [row.workspace for row in ask(theirs.digest[:20], history, other).found] == ["faces"]
+    history.bundle("data", files, "d")
+    assert [row.workspace for row in ask(theirs.digest[:20], history, other).found] == ["mnist", "faces"]
 
 
 def test_two_models_differ_down_to_files_parameters_and_packages(history: History) -> None:

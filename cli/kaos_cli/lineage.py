@@ -23,6 +23,20 @@ class Picture(NamedTuple):
     notes: list[str]
 
 
+class QuestionClient(Client):
+    """The lineage of all workspaces that one may read."""
+
+    _at = ""
+
+    def upstream(self, ref: str, limit: int | None) -> LineageAnswer:
+        """Return everything that had a part in something."""
+        return self._get(LineageAnswer, f"{self._at}/lineage/upstream", ref=ref, limit=limit)
+
+    def downstream(self, ref: str, limit: int | None) -> LineageAnswer:
+        """Return everything that came of something."""
+        return self._get(LineageAnswer, f"{self._at}/lineage/downstream", ref=ref, limit=limit)
+
+
 class RebuildClient(Client):
     """A server as a whole, and its store."""
 
@@ -31,7 +45,7 @@ class RebuildClient(Client):
         return self._call(Rebuilt, "POST", "/lineage/rebuild")
 
 
-class LineageClient(Client):
+class LineageClient(QuestionClient):
     """The lineage of one workspace."""
 
     def __init__(self, connection: Connection, workspace: str) -> None:
@@ -47,14 +61,6 @@ class LineageClient(Client):
         """Return everything that made an endpoint, drawn."""
         path = f"endpoints/{quote(check_endpoint(name), safe='')}"
         return self._picture(path, format=wanted, all_revisions=everything)
-
-    def upstream(self, ref: str, limit: int | None) -> LineageAnswer:
-        """Return everything that had a part in something."""
-        return self._get(LineageAnswer, f"{self._at}/lineage/upstream", ref=ref, limit=limit)
-
-    def downstream(self, ref: str, limit: int | None) -> LineageAnswer:
-        """Return everything that came of something."""
-        return self._get(LineageAnswer, f"{self._at}/lineage/downstream", ref=ref, limit=limit)
 
     def difference(self, one: str, other: str) -> ModelDifference:
         """Return in what two models differ."""

@@ -12,12 +12,14 @@ _FILES = 10
 _DIFFERENCES = 20
 _TEXT = 200
 _WIDTH = 36
+_COLUMNS = ["kind", "name", "what is known"]
 
 
-def show(answer: LineageAnswer, output: str, verb: str) -> None:
+def show(answer: LineageAnswer, output: str, verb: str, *, everywhere: bool) -> None:
     """Print an answer, as a table or as JSON.
 
     :param verb: what the rows did to what was asked about
+    :param everywhere: of all workspaces: the table says of which each row is
     """
     for record in answer.damaged:
         say(f"Warning: this record cannot be read, and is left out: {record}")
@@ -25,7 +27,8 @@ def show(answer: LineageAnswer, output: str, verb: str) -> None:
         print_json(answer.model_dump(mode="json"))
         return
     for file in answer.files[:_FILES]:
-        say(f"{file.path} in {file.kind} {file.holder}")
+        of = f" of {file.workspace}" if everywhere else ""
+        say(f"{file.path} in {file.kind} {file.holder}{of}")
     if len(answer.files) > _FILES:
         say(f"and {len(answer.files) - _FILES} more places")
     if not answer.rows:
@@ -33,7 +36,10 @@ def show(answer: LineageAnswer, output: str, verb: str) -> None:
         return
     title = ", ".join(f"{count} {_plural(kind, count)}" for kind, count in answer.counts.items())
     say(f"{title} {verb} {answer.what}:")
-    print_table(["kind", "name", "what is known"], [_cells(row) for row in answer.rows])
+    if everywhere:
+        print_table(["workspace", *_COLUMNS], [_cells_of(row) for row in answer.rows])
+    else:
+        print_table(_COLUMNS, [_cells(row) for row in answer.rows])
     rest = sum(answer.counts.values()) - len(answer.rows)
     if rest:
         say(f"and {rest} more: -n {sum(answer.counts.values())}, or -o json")
@@ -74,8 +80,12 @@ def _row(found: Difference) -> list[str]:
     return [mark, _wrapped(found.what, 24), _wrapped(found.one or ""), _wrapped(found.other or "")]
 
 
-def _cells(row: LineageRow) -> list[str]:
-    return [row.kind, _wrapped(row.name, 26), "\n".join(_lines(row.detail, _WIDTH))]
+def _cells(row: LineageRow, width: int = _WIDTH) -> list[str]:
+    return [row.kind, _wrapped(row.name, 26), "\n".join(_lines(row.detail, width))]
+
+
+def _cells_of(row: LineageRow) -> list[str]:
+    return [_wrapped(row.workspace, 12), *_cells(row, _WIDTH - 18)]
 
 
 def _wrapped(text: str, width: int = 22) -> str:

@@ -1,5 +1,8 @@
 """What was read of records, kept over restarts: a file that may be removed at any time, and is never asked
 whether something is there.
+
+The file says what it is, and has the digest of all that follows: one that was cut short, or changed, or that
+another version of kaos wrote, is as good as none.
 """
 
 from __future__ import annotations
@@ -7,89 +10,101 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import sqlite3
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+import secrets
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
+from pydantic_core import from_json
+
+from kaos import __version__, graph
 from kaos.digest import digest_bytes
 from kaos.graph import Edge, Node
-from kaos.provenance import nodes
+from kaos.provenance import nodes, sketch
 from kaos.provenance.nodes import Part
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS parts (name TEXT PRIMARY KEY, value BLOB, part TEXT) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS contents (digest TEXT PRIMARY KEY, files TEXT) WITHOUT ROWID;
-"""
+Parts = dict[str, tuple[bytes, Part]]
+"""What records say, by the name of the ref each was read from, with the value that the ref had."""
 
 
 class Cache:
-    """Parts by the name of the ref they were read from, and the digests in trees by the tree's.
+    """The parts that make up the lineage of one workspace.
 
-    Its file is named for what made the parts: another version of kaos does not take them over.
-
-    :param directory: of the files; made when something is kept
+    :param directory: of the file; made when something is kept
+    :param of: the workspace, and its store
     """
 
     def __init__(self, directory: Path, of: str) -> None:
-        made_by = digest_bytes(inspect.getsource(nodes).encode())
-        self._path = directory / f"{digest_bytes(f'{of} {made_by}'.encode())[:32]}.sqlite"
+        self.path = directory / f"{digest_bytes(of.encode())[:32]}.json"
+        made_by = "".join(map(inspect.getsource, (nodes, sketch, graph)))
+        self._what = digest_bytes(f"{of} {__version__} {made_by}".encode()).encode()
 
-    def parts(self) -> dict[str, tuple[bytes, Part]]:
-        """Return all parts that were kept."""
-        rows = self._run(lambda database: database.execute("SELECT name, value, part FROM parts").fetchall())
-        return {name: (value, _part(text)) for name, value, text in rows or []}
-
-    def contents(self) -> dict[str, str]:
-        """Return what trees hold, of those that were looked through."""
-        return dict(self._run(lambda database: database.execute("SELECT * FROM contents").fetchall()) or [])
-
-    def keep(self, parts: Mapping[str, tuple[bytes, Part]], gone: Iterable[str]) -> None:
-        """Keep these parts, and forget those of names that are gone."""
-        rows = [(name, value, _text(part)) for name, (value, part) in parts.items()]
-        names = [[name] for name in gone]
-
-        def write(database: sqlite3.Connection) -> None:
-            database.executemany("INSERT OR REPLACE INTO parts VALUES (?,?,?)", rows)
-            database.executemany("DELETE FROM parts WHERE name=?", names)
-
-        if rows or names:
-            self._run(write)
-
-    def keep_contents(self, contents: Mapping[str, str]) -> None:
-        """Keep what trees hold."""
-        rows = list(contents.items())
-        if rows:
-            self._run(
-                lambda database: database.executemany("INSERT OR IGNORE INTO contents VALUES (?,?)", rows)
-            )
-
-    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
-        """Do something in one transaction; None where the file is of no use: then all is read anew."""
+    def parts(self) -> Parts:
+        """Return all parts that were kept; none where the file is of no use."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with closing(sqlite3.connect(self._path, timeout=10)) as database:
-                database.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; {_SCHEMA}")
-                with database:
-                    return work(database)
-        except (sqlite3.Error, OSError) as error:
-            log.warning("%s is of no use, and begins anew: %s", self._path, error)
-            for end in ("", "-wal", "-shm"):
-                self._path.with_name(self._path.name + end).unlink(missing_ok=True)
-            return None
+            what, digest, content = self.path.read_bytes().split(b"\n", 2)
+            if what != self._what or digest.decode() != digest_bytes(content):
+                raise ValueError("it was changed, or another kaos wrote it")
+            return _decode(content)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning("%s is of no use, and begins anew: %s", self.path, error)
+            return {}
+
+    def keep(self, parts: Mapping[str, tuple[bytes, Part]]) -> None:
+        """Keep these parts, in place of those that were kept before."""
+        content = _encode(parts)
+        scratch = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                scratch.write_bytes(b"\n".join([self._what, digest_bytes(content).encode(), content]))
+                scratch.rename(self.path)
+            finally:
+                scratch.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", self.path, error)
 
 
-def _text(part: Part) -> str:
-    nodes = [[node.id, node.kind, node.label, node.attributes] for node in part.nodes]
-    edges = [[edge.source, edge.target, edge.role, edge.detail] for edge in part.edges]
-    return json.dumps([nodes, edges], ensure_ascii=False, separators=(",", ":"))
+def _encode(parts: Mapping[str, tuple[bytes, Part]]) -> bytes:
+    """Return parts as JSON: each node and edge once, however many parts have it."""
+    known = [part for _, part in parts.values()]
+    node_places, shown_nodes = _places(chain.from_iterable(part.nodes for part in known))
+    edge_places, shown_edges = _places(chain.from_iterable(part.edges for part in known))
+    plain = [
+        [[node.id, node.kind, node.label, node.attributes] for node in shown_nodes],
+        [[edge.source, edge.target, edge.role, edge.detail] for edge in shown_edges],
+        [
+            [
+                name,
+                value.decode("latin-1"),
+                [node_places[id(node)] for node in part.nodes],
+                [edge_places[id(edge)] for edge in part.edges],
+            ]
+            for name, (value, part) in parts.items()
+        ],
+    ]
+    return json.dumps(plain, separators=(",", ":")).encode()
 
 
-def _part(text: str) -> Part:
-    nodes, edges = json.loads(text)
-    return Part(tuple(Node(*node) for node in nodes), tuple(Edge(*edge) for edge in edges))
+def _places(things: Iterable[Any]) -> tuple[dict[int, int], list[Any]]:
+    """Return the things, each once, and the place of each among them by what Python knows it by."""
+    found = {id(thing): thing for thing in things}
+    return {each: place for place, each in enumerate(found)}, list(found.values())
+
+
+def _decode(content: bytes) -> Parts:
+    plain_nodes, plain_edges, plain_parts = from_json(content)
+    nodes = [Node(*node) for node in plain_nodes]
+    edges = [Edge(*edge) for edge in plain_edges]
+    return {
+        name: (
+            value.encode("latin-1"),
+            Part(tuple([nodes[place] for place in its_nodes]), tuple([edges[place] for place in its_edges])),
+        )
+        for name, value, its_nodes, its_edges in plain_parts
+    }

@@ -16,13 +16,15 @@ from kaos.catalog import WorkspaceCatalog
 from kaos.digest import SHORT
 from kaos.errors import CorruptObjectError, KaosError
 from kaos.graph import Edge, Graph, Node
-from kaos.lineage import BuildRecord
+from kaos.job import JobDocument
+from kaos.lineage import AirflowRun, BuildRecord
 from kaos.lock import packages
 from kaos.model import ImportRecord, ModelRecord, TagMove
 from kaos.promotion import Decision
 from kaos.provenance import nodes
-from kaos.provenance.cache import Cache
+from kaos.provenance.cache import Cache, Parts
 from kaos.provenance.nodes import DATA, ENDPOINT, MANIFEST, SOURCE, Part
+from kaos.provenance.sketch import sketch
 from kaos.reproduction import Reproduction
 from kaos.retention import Tombstone
 from kaos.schema.bundle import Bundle
@@ -31,6 +33,7 @@ from kaos.serving.records import Endpoints
 log = logging.getLogger(__name__)
 
 _BUNDLES = (SOURCE, DATA, MANIFEST)
+_WORTH = 10
 
 
 @dataclass
@@ -42,12 +45,22 @@ class Memory:
 
     cache: Cache | None = None
 
-    parts: dict[str, tuple[bytes, Part]] = field(default_factory=dict)
+    parts: Parts = field(default_factory=dict)
+    kept: int = 0
     locks: dict[str, int] = field(default_factory=dict)
     contents: dict[str, str] = field(default_factory=dict)
     graph: Graph = field(default_factory=Graph)
     made_of: tuple[Part, ...] = ()
     busy: Lock = field(default_factory=Lock)
+
+    def keep(self) -> None:
+        """Keep what was read over restarts, if much of it is new: a little is read anew in no time."""
+        with self.busy:
+            parts, worth = self.parts, (len(self.parts) - self.kept) * _WORTH > len(self.parts)
+            if self.cache is None or not worth:
+                return
+            self.kept = len(parts)
+        self.cache.keep(parts)
 
 
 @dataclass(frozen=True)
@@ -72,6 +85,7 @@ class Lineage:
         self._at = f"workspaces/{self._name}"
         self._endpoints = Endpoints(workspace)
         self._damaged: list[str] = []
+        self._makers: dict[tuple[bytes, bytes, bytes], tuple[JobDocument, Part]] = {}
 
     def read(self) -> Read:
         """Return the whole graph; a record that is damaged is named and passed over."""
@@ -80,16 +94,14 @@ class Lineage:
             self._damaged = []
             if memory.cache is not None and not memory.parts:
                 memory.parts = memory.cache.parts()
+                memory.kept = len(memory.parts)
             before, memory.parts = memory.parts, {}
             parts = tuple(self._parts(before))
-            if memory.cache is not None:
-                new = {name: each for name, each in memory.parts.items() if before.get(name) is not each}
-                memory.cache.keep(new, before.keys() - memory.parts.keys())
             if not _same(parts, memory.made_of):
                 memory.graph, memory.made_of = self._assemble(parts), parts
             return Read(memory.graph, tuple(self._damaged))
 
-    def _parts(self, before: dict[str, tuple[bytes, Part]]) -> Iterator[Part]:
+    def _parts(self, before: Parts) -> Iterator[Part]:
         """Read the records, kind by kind; a new kind has its line here."""
         at = self._at
         names = self.store.refs.names
@@ -104,13 +116,13 @@ class Lineage:
         yield from self._each(names(f"{at}/decisions"), self._decision, before)
         yield from self._each(names(f"{at}/revisions"), self._revision, before, by_value=True)
         yield from self._each(names(f"{at}/endpoints"), self._endpoint, before, by_value=True)
-        yield from self._each(names(f"{at}/bundles"), self._bundle, before)
+        yield from self._each(names(f"{at}/bundles"), self._bundle, before, by_value=True)
 
     def _each(
         self,
         names: Iterable[str],
         read: Callable[[str, bytes], tuple[Part, bool]],
-        before: dict[str, tuple[bytes, Part]],
+        before: Parts,
         *,
         by_value: bool = False,
     ) -> Iterator[Part]:
@@ -152,8 +164,22 @@ class Lineage:
         return nodes.job(document, outcome, resolved), final
 
     def _model(self, _: str, digest: bytes) -> tuple[Part, bool]:
-        record = ModelRecord.parse(self.store.objects.get(digest.decode()))
-        return nodes.model(record, self._packages(record.build)), True
+        content = self.store.objects.get(digest.decode())
+        known = sketch(content)
+        if known is not None:
+            return nodes.model(known, *self._maker(known.made_by)), True
+        record = ModelRecord.parse(content)
+        packages = self._packages(record.build)
+        maker = nodes.maker(record.job, record.build, record.airflow, packages)
+        return nodes.model(record, record.job, maker), True
+
+    def _maker(self, made_by: tuple[bytes, bytes, bytes]) -> tuple[JobDocument, Part]:
+        """Return what made a model, from its documents: those of all models of a job are the same."""
+        if made_by not in self._makers:
+            document, build = JobDocument.parse(made_by[0]), BuildRecord.parse(made_by[1])
+            airflow, packages = AirflowRun.parse(made_by[2]), self._packages(build)
+            self._makers[made_by] = document, nodes.maker(document, build, airflow, packages)
+        return self._makers[made_by]
 
     def _reproduction(self, _: str, digest: bytes) -> tuple[Part, bool]:
         record = Reproduction.parse(self.store.objects.get(digest.decode()))
@@ -209,12 +235,12 @@ class Lineage:
         for part in parts:
             edges.update(dict.fromkeys(part.edges))
             for node in part.nodes:
-                known = merged.get(node.id)
-                if known is None:
-                    merged[node.id] = node
-                elif new := {
-                    key: value for key, value in node.attributes.items() if key not in known.attributes
-                }:
+                known = merged.setdefault(node.id, node)
+                if known is not node and (
+                    new := {
+                        key: value for key, value in node.attributes.items() if key not in known.attributes
+                    }
+                ):
                     merged[node.id] = replace(known, attributes={**known.attributes, **new})
         # A bundle that was downloaded, or made by a deploy, is known by what made it.
         made = {

@@ -19,6 +19,7 @@ from kaos.job import BundlePin, JobDocument, JobOutcome, ManifestPin
 from kaos.lineage import AirflowRun, BuildRecord, ResolvedManifest
 from kaos.model import ImportRecord, ModelRecord, TagMove, numeric
 from kaos.promotion import Decision
+from kaos.provenance.sketch import Sketch
 from kaos.reproduction import Reproduction
 from kaos.resources import Resources, show_memory
 from kaos.retention import Tombstone
@@ -92,12 +93,13 @@ def job(document: JobDocument, outcome: JobOutcome | None, resolved: ResolvedMan
     return Part((*nodes, node), tuple(edges))
 
 
-def model(record: ModelRecord, packages: int | None) -> Part:
-    """Return a model that was trained, with the environment that it was made in.
+def model(record: ModelRecord | Sketch, document: JobDocument, maker: Part) -> Part:
+    """Return a model that was trained.
 
-    :param packages: how many its environment's lock has
+    :param document: of its job
+    :param maker: what `maker` returned of that
     """
-    document, at = record.job, record.job.workspace
+    at = document.workspace
     node = Node(
         f"{MODEL}:{at}/{record.model_id}",
         MODEL,
@@ -115,17 +117,26 @@ def model(record: ModelRecord, packages: int | None) -> Part:
             }
         ),
     )
-    maker = Node(job_id(document), JOB, document.job_id[:12], _airflow(record.airflow))
-    image = _image(at, document.source, record.build, packages)
     trial = f"trial {record.trial.index}" if document.params else ""
-    edges = [
-        Edge(bundle_id(SOURCE, at, document.source.digest), image.id, "built"),
-        Edge(image.id, maker.id, "environment"),
-        Edge(maker.id, node.id, "took over" if record.run.reused_from else "trained", trial),
-    ]
+    edges = [Edge(job_id(document), node.id, "took over" if record.run.reused_from else "trained", trial)]
     if record.run.reused_from:
         edges.append(Edge(f"{JOB}:{at}/{record.run.reused_from}", node.id, "trained", trial))
-    return Part((image, maker, node), tuple(edges))
+    return Part((*maker.nodes, node), (*maker.edges, *edges))
+
+
+def maker(document: JobDocument, build: BuildRecord, airflow: AirflowRun, packages: int | None) -> Part:
+    """Return what the models of a job have in common: the job, and the environment that it made them in.
+
+    :param packages: how many the environment's lock has
+    """
+    at = document.workspace
+    node = Node(job_id(document), JOB, document.job_id[:12], _airflow(airflow))
+    image = _image(at, document.source, build, packages)
+    edges = (
+        Edge(bundle_id(SOURCE, at, document.source.digest), image.id, "built"),
+        Edge(image.id, node.id, "environment"),
+    )
+    return Part((image, node), edges)
 
 
 def bundle(at: str, record: Bundle) -> Part:
@@ -392,7 +403,7 @@ def _finite(metrics: dict[str, float]) -> dict[str, float | str]:
 
 
 def _time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"{moment.isoformat(' ')[:19]} UTC"
 
 
 def _seconds(started: datetime | None, ended: datetime) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from kaos.bundle import Tree
@@ -13,7 +13,6 @@ from kaos.digest import SHORT
 from kaos.errors import CorruptObjectError, InvalidBundleError, InvalidInputError, UnknownNameError
 from kaos.graph import Graph, Node
 from kaos.manifest import parse
-from kaos.provenance.cache import Cache
 from kaos.provenance.nodes import DATA, ENDPOINT, IMAGE, JOB, MANIFEST, MODEL, REVISION, SOURCE, TAG
 
 ASKABLE = (
@@ -22,6 +21,7 @@ ASKABLE = (
 """What a question can be about, in words."""
 
 _BUNDLE = re.compile(r"/(?P<name>[^/]+):(?P<digest>[0-9a-f]{5,64})(?:/(?P<path>.+))?")
+_FILE = re.compile(rb',"([0-9a-f]{64})"\]\n')
 _HEX = re.compile(r"[0-9a-f]{5,64}")
 _CONTENT = (SOURCE, DATA, MODEL)
 _NAMED = (MODEL, TAG, ENDPOINT, REVISION)
@@ -42,50 +42,39 @@ class Found(NamedTuple):
 
     :param nodes: ids of the nodes
     :param files: if it is about a file, where that is
+    :param identities: the digests or ids that begin as what was asked for; none of a name
     """
 
     what: str
     nodes: tuple[str, ...]
     files: tuple[File, ...] = ()
+    identities: frozenset[str] = frozenset()
 
 
 class Finder:
     """Finds what people ask about in the graph of a workspace.
 
     :param contents: what the trees hold, as far as it was read before
-    :param cache: keeps that over restarts
     """
 
-    def __init__(
-        self,
-        workspace: WorkspaceCatalog,
-        graph: Graph,
-        contents: dict[str, str],
-        cache: Cache | None = None,
-    ) -> None:
+    def __init__(self, workspace: WorkspaceCatalog, graph: Graph, contents: dict[str, str]) -> None:
         self._objects = workspace.store.objects
         self._name = workspace.workspace.name
         self._graph = graph
         self._contents = contents
-        self._cache = cache
 
-    def find(self, ref: str) -> Found:
-        """Return what `ref` means.
+    def find(self, ref: str) -> Found | None:
+        """Return what `ref` means, None if nothing in the workspace.
 
-        :raises UnknownNameError: nothing in the workspace
-        :raises InvalidInputError: several things
+        :raises UnknownNameError: a file that is not in its bundle
+        :raises InvalidInputError: it may mean several things
         """
         bundle = _BUNDLE.fullmatch(ref)
         if "://" in ref:
-            found = self._line(ref)
-        elif bundle is not None:
-            found = self._bundle(ref, bundle)
-        else:
-            found = self._named(ref) or self._identified(ref.removeprefix("sha256:"))
-        if found is None:
-            known = (node.label for node in self._graph.where(lambda node: node.kind != JOB))
-            raise UnknownNameError("lineage of", ref, known, f"Ask about a {ASKABLE}.")
-        return found
+            return self._line(ref)
+        if bundle is not None:
+            return self._bundle(ref, bundle)
+        return self._named(ref) or self._identified(ref.removeprefix("sha256:"))
 
     def _named(self, ref: str) -> Found | None:
         nodes = self._graph.where(lambda node: node.kind in _NAMED and node.label == ref)
@@ -104,9 +93,10 @@ class Finder:
         nodes = self._graph.where(is_meant)
         if not nodes:
             return None
-        self._check_one(ref, nodes, lambda node: [str(node.attributes["digest"])])
+        meant = {str(node.attributes["digest"]): node for node in nodes}
+        _check_one(ref, meant)
         if path is None:
-            return Found(f"{nodes[0].kind} {nodes[0].label}", _ids(nodes))
+            return Found(f"{nodes[0].kind} {nodes[0].label}", _ids(nodes), identities=frozenset(meant))
         file = self._tree(nodes[0]).file(path)
         if file is None:
             known = [each.path for each in self._tree(nodes[0]).files]
@@ -124,8 +114,9 @@ class Finder:
 
         nodes = self._graph.where(lambda node: bool(identities(node)))
         if nodes:
-            self._check_one(ref, nodes, identities)
-            return Found(f"{nodes[0].kind} {nodes[0].label}", _ids(nodes))
+            meant = {identity: node for node in nodes for identity in identities(node)}
+            _check_one(ref, meant)
+            return Found(f"{nodes[0].kind} {nodes[0].label}", _ids(nodes), identities=frozenset(meant))
         return self._pinned(ref) or self._file(ref)
 
     def _pinned(self, ref: str) -> Found | None:
@@ -153,9 +144,6 @@ class Finder:
 
     def _file(self, digest: str) -> Found | None:
         """Return the bundles and models that hold a file whose digest begins so."""
-        if self._cache is not None and not self._contents:
-            self._contents.update(self._cache.contents())
-        known = set(self._contents)
         hits: list[tuple[Node, Tree]] = []
         whole: set[str] = set()
         for node in self._graph.where(lambda node: node.kind in _CONTENT and "digest" in node.attributes):
@@ -165,24 +153,28 @@ class Finder:
                 tree = self._tree(node)
             except (CorruptObjectError, InvalidBundleError):  # verify names it; the others can be searched
                 continue
-            hits.append((node, tree))
-            whole.update(file.digest for file in tree.files if file.digest.startswith(digest))
-        if self._cache is not None:
-            self._cache.keep_contents({each: self._contents[each] for each in self._contents.keys() - known})
+            held = {file.digest for file in tree.files if file.digest.startswith(digest)}
+            if held:
+                hits.append((node, tree))
+                whole |= held
         if len(whole) > 1:
-            raise _ambiguous(digest, sorted(whole))
+            raise ambiguous(digest, sorted(whole))
         files = tuple(
             File(node.id, file.path) for node, tree in hits for file in tree.files if file.digest in whole
         )
         what = f"file {next(iter(whole))[:12]}…" if whole else ""
-        return Found(what, _ids(node for node, _ in hits), files) if hits else None
+        nodes = _ids(node for node, _ in hits)
+        return Found(what, nodes, files, frozenset(whole)) if hits else None
 
     def _files(self, node: Node) -> str:
-        """Return the digests of a tree's files, each after a space."""
+        """Return the digests of a tree's files, each after a space; not more than that: there are many trees.
+
+        What a link leads to may look like one.
+        """
         digest = str(node.attributes["digest"])
         known = self._contents.get(digest)
         if known is None:
-            known = "".join(f" {file.digest}" for file in self._tree(node).files)
+            known = b" ".join([b"", *_FILE.findall(self._objects.get(digest))]).decode()
             if node.attributes.get("files", 0) <= _REMEMBERED:
                 self._contents[digest] = known
         return known
@@ -190,14 +182,21 @@ class Finder:
     def _tree(self, node: Node) -> Tree:
         return Tree.stored(self._objects.get(node.attributes["digest"]))
 
-    def _check_one(self, ref: str, nodes: list[Node], identities: Callable[[Node], list[str]]) -> None:
-        """Refuse what may mean several things; one that several nodes share, such as a lock, is one."""
-        meant = {identity: node for node in nodes for identity in identities(node)}
-        if len(meant) > 1 and ref not in meant:
-            raise _ambiguous(ref, [f"{node.kind} {node.label}" for node in meant.values()])
+
+def unknown(ref: str, graphs: Iterable[Graph]) -> UnknownNameError:
+    """Return the error for what means nothing in these graphs."""
+    known = (node.label for graph in graphs for node in graph.where(lambda node: node.kind != JOB))
+    return UnknownNameError("lineage of", ref, known, f"Ask about a {ASKABLE}.")
 
 
-def _ambiguous(ref: str, meant: list[str]) -> InvalidInputError:
+def _check_one(ref: str, meant: Mapping[str, Node]) -> None:
+    """Refuse what may mean several things; one that several nodes share, such as a lock, is one."""
+    if len(meant) > 1 and ref not in meant:
+        raise ambiguous(ref, [f"{node.kind} {node.label}" for node in meant.values()])
+
+
+def ambiguous(ref: str, meant: list[str]) -> InvalidInputError:
+    """Return the error for what may mean any of these."""
     shown = ", ".join(dict.fromkeys(meant[:_SHOWN]))
     more = f" and {len(meant) - _SHOWN} more" if len(meant) > _SHOWN else ""
     return InvalidInputError(f"{ref!r} may mean {shown}{more}.", "Give more of it.")

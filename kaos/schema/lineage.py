@@ -15,6 +15,7 @@ class LineageRow(Value):
     :param digest: of its content, if it has any; the whole id of a job
     :param detail: the most telling of it
     :param live: of an endpoint: it takes requests now
+    :param workspace: that it is in
     """
 
     kind: str
@@ -22,6 +23,7 @@ class LineageRow(Value):
     digest: str = ""
     detail: str = ""
     live: bool = False
+    workspace: str
 
 
 class FoundFile(Value):
@@ -29,11 +31,13 @@ class FoundFile(Value):
 
     :param holder: the bundle or the model, as `LineageRow.name`
     :param path: in it; the URL, of a line of a manifest
+    :param workspace: that it is in
     """
 
     kind: str
     holder: str
     path: str
+    workspace: str
 
 
 class LineageAnswer(Value):

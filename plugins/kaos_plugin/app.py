@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from threading import Thread
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +18,7 @@ from kaos.schema.error import ErrorBody
 from kaos_plugin.auth import signed_in
 from kaos_plugin.endpoints import start_forgotten
 from kaos_plugin.jobs import start_forgotten_jobs
+from kaos_plugin.lineage import warm
 from kaos_plugin.retention import publish_maintenance
 from kaos_plugin.routes import api_router, ui_router
 
@@ -27,6 +30,9 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[None]:
     start_forgotten_jobs()
     start_forgotten()
     publish_maintenance()
+    # Airflow's modules stay: to look through them for garbage takes half a second, amid a question.
+    gc.freeze()
+    Thread(target=warm, name="kaos-lineage", daemon=True).start()
     yield
 
 

@@ -69,6 +69,15 @@ def _readable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
     return catalog().workspace(workspace)
 
 
+def _all_readable(user: User) -> list[WorkspaceCatalog]:
+    found = catalog()
+    return [
+        WorkspaceCatalog(found.store, each)
+        for each in found.workspaces()
+        if may(user, "GET", each.name, DagAccessEntity.RUN)
+    ]
+
+
 def _uploadable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
     require(user, "POST", workspace, DagAccessEntity.RUN)
     found = catalog().workspace(workspace)
@@ -90,6 +99,9 @@ def _removable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
 
 Readable = Annotated[WorkspaceCatalog, Depends(_readable)]
 """The workspace of the path, for one who may see its runs."""
+
+AllReadable = Annotated[list[WorkspaceCatalog], Depends(_all_readable)]
+"""All workspaces whose runs the user may see, sorted by name."""
 
 Uploadable = Annotated[WorkspaceCatalog, Depends(_uploadable)]
 """The same for requests that bring objects and name none: they may take hours."""

@@ -5,27 +5,25 @@ history, as long as it is there, may only confirm them.
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable
+import logging
 from threading import Lock
 from typing import Literal
 
 from sqlalchemy.orm import Session
 
-from kaos.catalog import WorkspaceCatalog
-from kaos.errors import UnknownNameError
-from kaos.graph import Graph, Node
+from kaos.catalog import Catalog, WorkspaceCatalog
+from kaos.errors import KaosError, UnknownNameError
+from kaos.graph import Graph
 from kaos.models import Models
 from kaos.provenance import Lineage, lineage
+from kaos.provenance.answers import Asked
 from kaos.provenance.cache import Cache
-from kaos.provenance.lineage import Memory, Read
-from kaos.provenance.nodes import ENDPOINT, KINDS, MODEL
-from kaos.provenance.refs import Finder
+from kaos.provenance.lineage import Memory
+from kaos.provenance.nodes import ENDPOINT, MODEL
 from kaos.render import dot, openlineage
-from kaos.render.lines import one_line
-from kaos.schema.lineage import FoundFile, LineageAnswer, LineageRow
 from kaos.serving.records import Endpoints
-from kaos_operators.hook import work_directory
+from kaos.store.base import INSTANCE
+from kaos_operators.hook import configured_store, work_directory
 from kaos_plugin import airflow_internals
 
 PictureFormat = Literal["pdf", "svg", "png", "dot", "json", "openlineage"]
@@ -38,24 +36,56 @@ MEDIA = {
     "openlineage": "application/json",
 }
 
-_memories: dict[tuple[str, str], Memory] = {}
+log = logging.getLogger(__name__)
+
+_WARM = 50_000
+"""So many nodes are read at the start of a server, of the first workspaces; about 2 kB of memory each."""
+
+_memories: dict[tuple[str, str, str], Memory] = {}
 _lock = Lock()
 
 
-def read(workspace: WorkspaceCatalog) -> tuple[Read, Memory]:
+def read(workspace: WorkspaceCatalog) -> Asked:
     """Return the lineage of a workspace; what never changes is read once in the life of this process."""
-    key = workspace.store.url, workspace.workspace.name
+    memory = _memory(workspace)
+    return Asked(workspace, Lineage(workspace, memory).read(), memory)
+
+
+def keep(workspace: WorkspaceCatalog) -> None:
+    """Keep what was read of a workspace for the next start of this server."""
+    _memory(workspace).keep()
+
+
+def warm() -> None:
+    """Read the workspaces' lineage before anybody asks, up to a size; what cannot be read is logged."""
+    read_so_far = 0
+    try:
+        store = configured_store()
+        for each in Catalog(store).workspaces():
+            workspace = WorkspaceCatalog(store, each)
+            read_so_far += len(read(workspace).graph.nodes)
+            keep(workspace)
+            if read_so_far > _WARM:
+                return
+    except (KaosError, OSError) as error:
+        log.warning("The lineage will be read when it is asked for: %s", error)
+
+
+def _memory(workspace: WorkspaceCatalog) -> Memory:
+    store = workspace.store
+    instance = store.refs.get(INSTANCE)
+    # Another store in the same directory is another store.
+    key = store.url, instance.value.decode() if instance else "", workspace.workspace.name
     with _lock:
         if key not in _memories:
             _memories[key] = Memory(Cache(work_directory() / "lineage", " ".join(key)))
-        memory = _memories[key]
-    return Lineage(workspace, memory).read(), memory
+        return _memories[key]
 
 
 def of_model(workspace: WorkspaceCatalog, name: str) -> tuple[Graph, str]:
     """Return everything that had a part in a model, and the id of the model's node."""
     model_id = Models(workspace).pin(name).model_id
-    graph = read(workspace)[0].graph
+    graph = read(workspace).graph
     node = f"{MODEL}:{workspace.workspace.name}/{model_id}"
     if node not in graph.by_id:
         raise UnknownNameError("readable record of model", model_id, next_step="See kaos bundle verify.")
@@ -65,7 +95,7 @@ def of_model(workspace: WorkspaceCatalog, name: str) -> tuple[Graph, str]:
 def of_served(workspace: WorkspaceCatalog, name: str, *, everything: bool) -> tuple[Graph, str]:
     """Return everything that had a part in an endpoint, and the id of its node."""
     Endpoints(workspace).get(name)
-    graph = read(workspace)[0].graph
+    graph = read(workspace).graph
     node = f"{ENDPOINT}:{workspace.workspace.name}/{name}"
     return lineage.of_endpoint(graph, name, everything=everything), node
 
@@ -80,31 +110,6 @@ def rendered(graph: Graph, focus: str, wanted: PictureFormat) -> bytes:
 def file_name(name: str, wanted: PictureFormat) -> str:
     """Return the name of a picture's file."""
     return f"{name}.openlineage.json" if wanted == "openlineage" else f"{name}.{wanted}"
-
-
-def answer(workspace: WorkspaceCatalog, ref: str, *, upstream: bool, limit: int | None) -> LineageAnswer:
-    """Return what had a part in something, or what came of it; the ends of the way first."""
-    found, memory = read(workspace)
-    graph = found.graph
-    asked = Finder(workspace, graph, memory.contents, memory.cache).find(ref)
-    reached = graph.upstream(asked.nodes) if upstream else graph.downstream(asked.nodes)
-    starts = set(asked.nodes)
-    # A file is in bundles, and those are an answer too.
-    nodes = [node for node in reached.nodes if asked.files or node.id not in starts]
-    order = list(KINDS) if upstream else list(reversed(KINDS))
-    nodes.sort(key=lambda node: (order.index(node.kind), not _live(node)))
-    counts = Counter(node.kind for node in nodes)
-    return LineageAnswer(
-        what=asked.what,
-        found=_rows(graph.by_id[start] for start in asked.nodes[:limit]),
-        files=[
-            FoundFile(kind=graph.by_id[start].kind, holder=graph.by_id[start].label, path=path)
-            for start, path in asked.files[:limit]
-        ],
-        rows=_rows(nodes[:limit]),
-        counts={kind: counts[kind] for kind in order if counts[kind]},
-        damaged=list(found.damaged),
-    )
 
 
 def contradictions(graph: Graph, db: Session) -> list[str]:
@@ -128,20 +133,3 @@ def contradictions(graph: Graph, db: Session) -> list[str]:
                 f"The record of {node.kind} {node.label} says success, and Airflow's history failed."
             )
     return found
-
-
-def _rows(nodes: Iterable[Node]) -> list[LineageRow]:
-    return [
-        LineageRow(
-            kind=node.kind,
-            name=node.label,
-            digest=str(node.attributes.get("digest") or node.attributes.get("job_id") or ""),
-            detail=one_line(node),
-            live=_live(node),
-        )
-        for node in nodes
-    ]
-
-
-def _live(node: Node) -> bool:
-    return node.kind == ENDPOINT and node.attributes.get("state") == "live"

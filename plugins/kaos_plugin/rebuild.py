@@ -82,7 +82,7 @@ def _rebuild(name: str, found: WorkspaceCatalog | KaosError, db: Session) -> Reb
     empty = Rebuilt(workspaces=[name], dags=[], jobs=0, models=0, started=[], endpoints=[], damaged=[])
     if isinstance(found, KaosError):
         return empty.model_copy(update={"damaged": [f"workspaces/{name}/workspace: {found.message}"]})
-    read = lineage.read(found)[0]
+    read = lineage.read(found).read
     kinds = [node.kind for node in read.graph.nodes]
     counted = empty.model_copy(update={"jobs": kinds.count(JOB), "models": kinds.count(MODEL)})
     damaged = list(read.damaged)

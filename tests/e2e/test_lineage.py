@@ -65,6 +65,35 @@ def test_from_a_model_back_to_its_files_and_from_a_file_to_its_models(
     assert "one model twice" in kaos.run("lineage", "diff", first, first, code=2).stderr
 
 
+def test_all_workspaces_are_asked_that_one_may_read(
+    kaos: Kaos, eve: Kaos, server: Server, workspace: str, tmp_path: Path
+) -> None:
+    content = f"shared by {workspace}\n"
+    data, other = write_data(tmp_path / "data", content), f"{workspace[:40]}-3"
+    kaos.deploy_and_wait("-s", write_source(tmp_path / "code", SCRIPT), "-d", data)
+    kaos.run("workspace", "create", "-n", other)
+    job = kaos.deploy_and_wait("-s", write_source(tmp_path / "code", SCRIPT), "-d", data)
+    model_id = kaos.info(job)["models"][0]["model_id"]
+    kaos.run("model", "tag", model_id, other)
+
+    file = digest_bytes(content.encode())
+    used = kaos.json("lineage", "downstream", file, "--all")
+    assert (used["counts"]["model"], used["counts"]["job"], used["counts"]["tag"]) == (2, 2, 1)
+    models = [row["workspace"] for row in used["rows"] if row["kind"] == "model"]
+    assert sorted(models) == sorted([workspace, other])
+    assert sorted(each["workspace"] for each in used["files"]) == sorted([workspace, other])
+    table = kaos.run("lineage", "downstream", file, "--all")
+    assert f"table.csv in data {used['files'][0]['holder']} of {workspace}\n" in table.stderr
+    assert "workspace" in table.stdout.splitlines()[1]
+    assert max(map(len, table.stdout.splitlines())) <= 80
+
+    # Only one of them knows the tag; a viewer may ask, and a name that none knows is said to be none.
+    alone = eve.json("lineage", "upstream", other, "--all")
+    assert {row["workspace"] for row in alone["rows"]} == {other}
+    missing = kaos.run("lineage", "upstream", "nowhere", "--all", code=3)
+    assert "There is no lineage of 'nowhere'" in missing.stderr
+
+
 def test_a_workspace_knows_nothing_of_the_others(
     kaos: Kaos, server: Server, workspace: str, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from kaos.errors import InvalidInputError
 from kaos_cli import lineage_output
 from kaos_cli.client import connect
 from kaos_cli.config import current_workspace, load_config
-from kaos_cli.lineage import LineageClient, RebuildClient
+from kaos_cli.lineage import LineageClient, QuestionClient, RebuildClient
 from kaos_cli.output import OutputOption, print_json
 
 _ROWS = 50
@@ -16,6 +16,7 @@ _ROWS = 50
 LimitOption = click.option(
     "-n", "--limit", type=click.IntRange(1), help=f"Rows at most.  [default: {_ROWS}; all with -o json]"
 )
+AllOption = click.option("--all", "everywhere", is_flag=True, help="In all workspaces that you may read.")
 
 
 @click.group()
@@ -25,9 +26,10 @@ def lineage() -> None:
 
 @lineage.command()
 @click.argument("ref")
+@AllOption
 @LimitOption
 @OutputOption
-def upstream(ref: str, limit: int | None, output: str) -> None:
+def upstream(ref: str, everywhere: bool, limit: int | None, output: str) -> None:
     """List everything that had a part in REF.
 
     REF is a model, a tag, an endpoint or one of its revisions (NAME@3), a job, an image, a bundle
@@ -37,15 +39,16 @@ def upstream(ref: str, limit: int | None, output: str) -> None:
     Example:
         kaos lineage upstream e23a2_9fd9d:b82151
     """
-    answer = _client().upstream(ref, _limit(limit, output))
-    lineage_output.show(answer, output, "had a part in")
+    answer = _questions(everywhere).upstream(ref, _limit(limit, output))
+    lineage_output.show(answer, output, "had a part in", everywhere=everywhere)
 
 
 @lineage.command()
 @click.argument("ref")
+@AllOption
 @LimitOption
 @OutputOption
-def downstream(ref: str, limit: int | None, output: str) -> None:
+def downstream(ref: str, everywhere: bool, limit: int | None, output: str) -> None:
     """List everything that came of REF.
 
     Live endpoints come first. REF is what it is for upstream.
@@ -54,8 +57,8 @@ def downstream(ref: str, limit: int | None, output: str) -> None:
     Example:
         kaos lineage downstream /features:9fd9d/training/training.csv
     """
-    answer = _client().downstream(ref, _limit(limit, output))
-    lineage_output.show(answer, output, "came of")
+    answer = _questions(everywhere).downstream(ref, _limit(limit, output))
+    lineage_output.show(answer, output, "came of", everywhere=everywhere)
 
 
 @lineage.command()
@@ -100,6 +103,10 @@ def rebuild(output: str) -> None:
 
 def _limit(limit: int | None, output: str) -> int | None:
     return limit if limit is not None or output == "json" else _ROWS
+
+
+def _questions(everywhere: bool) -> QuestionClient:
+    return QuestionClient(connect(load_config()).connection) if everywhere else _client()
 
 
 def _client() -> LineageClient:

@@ -6,14 +6,16 @@ import json
 from typing import Annotated
 
 from airflow.api_fastapi.common.db.common import SessionDep
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Response
 from sqlalchemy.orm import Session
 
+from kaos.catalog import WorkspaceCatalog
 from kaos.graph import Graph
+from kaos.provenance.answers import answer
 from kaos.provenance.difference import difference
 from kaos.schema.lineage import LineageAnswer, ModelDifference, Rebuilt
 from kaos_plugin import lineage
-from kaos_plugin.auth import Readable, User
+from kaos_plugin.auth import AllReadable, Readable, User
 from kaos_plugin.lineage import MEDIA, PictureFormat
 from kaos_plugin.rebuild import rebuild
 
@@ -26,6 +28,22 @@ Ref = Annotated[
     str, Query(min_length=1, max_length=4000, description="digest, /bundle:abcde/path, URL, id or name")
 ]
 Limit = Annotated[int | None, Query(ge=1, description="rows at most; all by default")]
+
+
+def _asked(workspace: Readable, background: BackgroundTasks) -> WorkspaceCatalog:
+    """Let what is read of the workspace be kept, once the answer is on its way."""
+    background.add_task(lineage.keep, workspace)
+    return workspace
+
+
+def _all_asked(workspaces: AllReadable, background: BackgroundTasks) -> list[WorkspaceCatalog]:
+    for each in workspaces:
+        background.add_task(lineage.keep, each)
+    return workspaces
+
+
+AskedWorkspace = Annotated[WorkspaceCatalog, Depends(_asked)]
+AllAsked = Annotated[list[WorkspaceCatalog], Depends(_all_asked)]
 _PICTURE: dict[int | str, dict[str, object]] = {
     200: {"content": {media: {} for media in sorted(MEDIA.values())}, "description": "The picture"}
 }
@@ -35,7 +53,7 @@ _PICTURE: dict[int | str, dict[str, object]] = {
     "/workspaces/{workspace}/models/{model_id}/provenance", response_class=Response, responses=_PICTURE
 )
 def get_model_provenance(
-    workspace: Readable,
+    workspace: AskedWorkspace,
     model_id: Annotated[str, Path(description="id of the model, or a tag")],
     session: SessionDep,
     format: Format = "pdf",
@@ -49,7 +67,7 @@ def get_model_provenance(
     "/workspaces/{workspace}/endpoints/{name}/provenance", response_class=Response, responses=_PICTURE
 )
 def get_endpoint_provenance(
-    workspace: Readable,
+    workspace: AskedWorkspace,
     name: Annotated[str, Path(description="name of the endpoint")],
     session: SessionDep,
     format: Format = "pdf",
@@ -61,15 +79,27 @@ def get_endpoint_provenance(
 
 
 @router.get("/workspaces/{workspace}/lineage/upstream")
-def get_upstream(workspace: Readable, ref: Ref, limit: Limit = None) -> LineageAnswer:
+def get_upstream(workspace: AskedWorkspace, ref: Ref, limit: Limit = None) -> LineageAnswer:
     """Return everything that had a part in something."""
-    return lineage.answer(workspace, ref, upstream=True, limit=limit)
+    return answer([lineage.read(workspace)], ref, upstream=True, limit=limit)
 
 
 @router.get("/workspaces/{workspace}/lineage/downstream")
-def get_downstream(workspace: Readable, ref: Ref, limit: Limit = None) -> LineageAnswer:
+def get_downstream(workspace: AskedWorkspace, ref: Ref, limit: Limit = None) -> LineageAnswer:
     """Return everything that came of something."""
-    return lineage.answer(workspace, ref, upstream=False, limit=limit)
+    return answer([lineage.read(workspace)], ref, upstream=False, limit=limit)
+
+
+@router.get("/lineage/upstream")
+def get_upstream_of_all(workspaces: AllAsked, ref: Ref, limit: Limit = None) -> LineageAnswer:
+    """Return everything that had a part in something, of all workspaces that the user may read."""
+    return answer(list(map(lineage.read, workspaces)), ref, upstream=True, limit=limit)
+
+
+@router.get("/lineage/downstream")
+def get_downstream_of_all(workspaces: AllAsked, ref: Ref, limit: Limit = None) -> LineageAnswer:
+    """Return everything that came of something, in all workspaces that the user may read."""
+    return answer(list(map(lineage.read, workspaces)), ref, upstream=False, limit=limit)
 
 
 @router.get("/workspaces/{workspace}/lineage/difference")
