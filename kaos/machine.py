@@ -18,6 +18,7 @@ from pathlib import Path
 from kaos.digest import is_digest
 from kaos.errors import ContainerEngineError
 from kaos.runtime.container.leftovers import Leftovers
+from kaos.runtime.exclusive import locked
 from kaos.schema.retention import Amount, Cleaned
 from kaos.transfer.checkout import SharedCheckouts
 
@@ -41,13 +42,18 @@ class Needs:
 
 
 def clean(work: Path, needs: Needs, *, dry_run: bool) -> list[Cleaned]:
-    """Remove what is not needed, and return what that was, each file counted once."""
-    return [
-        _cleaned("checkouts", _checkouts(work / "trees", needs, dry_run)),
-        _cleaned("environments", _environments(work / "environments" / "environments", needs, dry_run)),
-        _cleaned("runs", _of_jobs(work, needs, dry_run)),
-        _cleaned("uploads", _uploads(work / "uploads", dry_run)),
-    ]
+    """Remove what is not needed, and return what that was, each file counted once.
+
+    One collection at a time: another one would take what this one has moved aside for left behind.
+    """
+    work.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with locked(work / "cleaning.lock"):
+        return [
+            _cleaned("checkouts", _checkouts(work / "trees", needs, dry_run)),
+            _cleaned("environments", _environments(work / "environments" / "environments", needs, dry_run)),
+            _cleaned("runs", _of_jobs(work, needs, dry_run)),
+            _cleaned("uploads", _uploads(work / "uploads", dry_run)),
+        ]
 
 
 def clean_images(images: Leftovers, needs: Needs, *, dry_run: bool) -> tuple[Cleaned, list[str]]:
@@ -101,11 +107,14 @@ def _of_jobs(work: Path, needs: Needs, dry_run: bool) -> Iterator[int]:
 def _uploads(uploads: Path, dry_run: bool) -> Iterator[int]:
     old = time.time() - _UPLOADS.total_seconds()
     for path in uploads.glob("*") if uploads.is_dir() else ():
-        if path.stat().st_mtime < old:
-            size = path.stat().st_blocks * 512
+        try:
+            found = path.stat()
+        except FileNotFoundError:  # whoever sent it has ended it
+            continue
+        if found.st_mtime < old:
             if not dry_run:
                 path.unlink(missing_ok=True)
-            yield size
+            yield found.st_blocks * 512
 
 
 def _remove(directory: Path, dry_run: bool, unless: Callable[[], bool] = lambda: False) -> int:
@@ -116,7 +125,10 @@ def _remove(directory: Path, dry_run: bool, unless: Callable[[], bool] = lambda:
     size = disk_usage(directory)
     if not dry_run:
         gone = directory.with_name(f".gone.{secrets.token_hex(4)}")
-        directory.rename(gone)
+        try:
+            directory.rename(gone)
+        except FileNotFoundError:  # its job has removed it
+            return 0
         if unless():
             gone.rename(directory)
             return 0

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from lab.setup import LabError, alone, cache, install, run
@@ -26,7 +27,7 @@ _PACKAGES = (
 _STORAGE = """[storage]
 driver = "{driver}"
 graphroot = "{folder}/store"
-runroot = "{folder}/run"
+runroot = "{run}"
 """
 # runc: crun fails where control groups of both versions are mounted. Limits: podman asks for more than a
 # container of somebody else's may raise.
@@ -48,6 +49,8 @@ ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin LANG=C.UTF
 CMD ["python3"]
 """
 _KEPT_SECONDS = 4 * 3600
+_LONGEST_RUN_ROOT = 50
+"""podman's own limit, of which only what starts a container again tells, and nobody reads that."""
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -86,7 +89,11 @@ def podman() -> Podman:
 
 def _configured(folder: Path, driver: str) -> Podman:
     folder.mkdir(exist_ok=True)
-    (folder / "storage.conf").write_text(_STORAGE.format(driver=driver, folder=folder))
+    run_root = folder / "run"
+    if len(str(run_root)) > _LONGEST_RUN_ROOT:
+        run_root = Path("/run", f"kaos-lab-{sha256(str(folder).encode()).hexdigest()[:16]}")
+    storage = _STORAGE.format(driver=driver, folder=folder, run=run_root)
+    (folder / "storage.conf").write_text(storage)
     (folder / "containers.conf").write_text(_CONTAINERS)
     return Podman(
         folder,
