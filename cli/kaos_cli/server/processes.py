@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     import psutil
 
 
-def marked(instance: str, component: str | None = None, *, jobs: bool = True) -> list[psutil.Process]:
+def marked(
+    instance: str, component: str | None = None, *, jobs: bool = True, components: bool = True
+) -> list[psutil.Process]:
     """Return the processes that carry the instance's mark, without this one and those that started it.
 
     :param component: only those of this component
     :param jobs: also the processes of users' jobs, which outlive the components
+    :param components: also those of the components
     """
     import psutil
 
@@ -33,7 +36,7 @@ def marked(instance: str, component: str | None = None, *, jobs: bool = True) ->
             continue
         if component is not None and environ.get("KAOS_COMPONENT") != component:
             continue
-        if not jobs and "KAOS_COMPONENT" not in environ:
+        if not (components if "KAOS_COMPONENT" in environ else jobs):
             continue
         found.append(process)
     return found

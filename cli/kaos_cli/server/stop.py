@@ -72,7 +72,7 @@ def purge(layout: Layout, instance: Instance) -> None:
 
 
 def _end_jobs(instance: Instance, report: Callable[[str], None]) -> list[str]:
-    jobs = [one for one in processes.marked(instance.id) if "KAOS_COMPONENT" not in one.environ()]
+    jobs = processes.marked(instance.id, components=False)
     if jobs:
         report("stopping jobs")
         processes.end(jobs, grace=5)
