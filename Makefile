@@ -34,7 +34,7 @@ down: install  ## Stop the server that the demo left
 	@$(BIN)/kaos down
 
 test: install lint  ## Run all checks and all tests
-	@$(BIN)/python -m pytest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/test.sh
 
 lint: install  ## Check formatting, style, types and import contracts
 	@$(BIN)/ruff format --check --quiet . || { echo "Format it: make format"; exit 1; }
