@@ -396,6 +396,11 @@ def answer(dag_id: str, run_id: str, task_id: str, choice: str, user: BaseUser, 
     db.commit()
 
 
+def is_known(dag_id: str, db: Session) -> bool:
+    """Tell whether the database has a DAG."""
+    return db.get(DagModel, dag_id) is not None
+
+
 def remove_dag(dag_id: str, db: Session) -> None:
     """Remove a DAG and its history from the database; one that is not there is no error."""
     try:

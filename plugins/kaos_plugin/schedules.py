@@ -25,6 +25,7 @@ from kaos_operators.hook import network_by_default
 from kaos_plugin import airflow_internals
 from kaos_plugin.airflow_internals import Timing
 from kaos_plugin.jobs import job_state, kill_job, promoted, publish_dags, runtime_of_jobs
+from kaos_plugin.removal import remove_dags
 
 APPROVE = "approve"
 """The task that asks a person."""
@@ -180,7 +181,7 @@ def _remove(workspace: WorkspaceCatalog, definition: Definition, db: Session) ->
     publish(workspace.store, {file_name(definition): None})
     for run_id in airflow_internals.active_runs(definition.dag_id, db):
         airflow_internals.fail_run(definition.dag_id, run_id, db)
-    airflow_internals.remove_dag(definition.dag_id, db)
+    remove_dags(workspace.store, [definition], db)
     workspace.remove_definition(definition.name)
 
 

@@ -192,6 +192,11 @@ def until(condition: Callable[[], T | None], seconds: float, what: str, every: f
     return found
 
 
+def until_gone(http: httpx.Client, dag_id: str) -> None:
+    """Wait until Airflow has no DAG of this id; the DAG processor may just have been reading its file."""
+    until(lambda: http.get(f"/api/v2/dags/{dag_id}").status_code == 404, 60, f"the end of {dag_id}")
+
+
 def task(server: Server) -> psutil.Process:
     """Return the process of the one task that runs, which a worker of the executor forked."""
     scheduler = psutil.Process(server.pid("scheduler"))

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 from faults import FaultServer
 
-from e2e.harness import TRAIN, Kaos, Server, until, write_data, write_source
+from e2e.harness import TRAIN, Kaos, Server, until, until_gone, write_data, write_source
 from e2e.test_manifest import write_manifest
 
 
@@ -119,7 +119,7 @@ def test_a_schedule_trains_once_and_again_when_something_changed(
     kaos.run("train", "schedule", "delete")
     assert kaos.json("train", "schedule", "list") == []
     with server.http(token) as http:
-        assert http.get(f"/api/v2/dags/kaos.{workspace}.scheduled").status_code == 404
+        until_gone(http, f"kaos.{workspace}.scheduled")
     assert kaos.info(again["job_id"])["models"][0]["model_id"]
 
 
@@ -162,7 +162,7 @@ def test_schedules_of_a_workspace_go_with_it(
     assert "1 " in killed.stderr + killed.stdout
     with server.http(token) as http:
         for name in ("train", "nightly", "fresh", "watch"):
-            assert http.get(f"/api/v2/dags/kaos.{workspace}.{name}").status_code == 404
+            until_gone(http, f"kaos.{workspace}.{name}")
     kaos.run("workspace", "create", "-n", workspace)
     assert kaos.json("train", "schedule", "list") == []
     assert kaos.json("workspace", "info")["dags"] == [f"kaos.{workspace}.train"]

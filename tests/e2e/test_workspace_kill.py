@@ -6,7 +6,7 @@ from pathlib import Path
 
 import psutil
 
-from e2e.harness import TRAIN, Kaos, Server, until, write_data, write_source
+from e2e.harness import TRAIN, Kaos, Server, until, until_gone, write_data, write_source
 
 MODEL = f"{TRAIN}\n(output / 'model' / 'weights').write_text('42')\n"
 ENDLESS = f"""{TRAIN}
@@ -42,7 +42,7 @@ def test_kill_ends_what_runs_and_removes_the_dags(
             for process in processes
             if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
         ]
-        assert http.get(f"/api/v2/dags/kaos.{workspace}.train").status_code == 404
+        until_gone(http, f"kaos.{workspace}.train")
         until(lambda: kaos_dag_is_gone(http, workspace), 15, "the DAG's end after the next parse")
         assert http.get(f"/kaos/api/v1/workspaces/{workspace}").status_code == 404
     assert workspace not in [row["name"] for row in kaos.json("workspace", "list")]
@@ -73,7 +73,7 @@ def test_kept_models_stay_and_the_workspace_comes_back(
         process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     ]
     with server.http(token) as http:
-        assert http.get(f"/api/v2/dags/kaos.{workspace}.train").status_code == 404
+        until_gone(http, f"kaos.{workspace}.train")
     assert kaos.info(job_id)["models"][0]["model_id"] == before["model_id"]
     assert kaos.info(job_id)["state"] == "JOB_SUCCESS"
     assert kaos.info(stopped)["state"] == "JOB_KILLED"

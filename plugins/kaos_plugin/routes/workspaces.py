@@ -17,6 +17,7 @@ from kaos_plugin import airflow_internals
 from kaos_plugin.auth import Readable, Removable, User, catalog, may, require
 from kaos_plugin.endpoints import kill_all
 from kaos_plugin.jobs import kill_job, publish_dags, runtime_of_jobs
+from kaos_plugin.removal import remove_dags
 from kaos_plugin.schedules import running_jobs
 
 router = APIRouter(prefix="/workspaces", tags=["workspaces"])
@@ -72,8 +73,7 @@ def kill_workspace(
     deadline = time.monotonic() + _END_SECONDS
     while any([end_runs_here(job_id) for job_id in stopped]) and time.monotonic() < deadline:
         time.sleep(0.1)
-    for definition in definitions:
-        airflow_internals.remove_dag(definition.dag_id, session)
+    remove_dags(workspace.store, definitions, session)
     kept = len(workspace.model_ids()) if keep_models else 0
     workspace.kill(keep_models=keep_models)
     return WorkspaceKilled(
