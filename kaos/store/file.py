@@ -400,6 +400,10 @@ def _copy_part(source: int, target: int) -> int:
         return len(chunk)
 
 
+_NO_REF = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+"""What the kernel says of a name under which nothing was ever written."""
+
+
 class FileRefs(Refs):
     """Refs as files below a directory; one lock serialises the changes, reading needs none.
 
@@ -413,10 +417,8 @@ class FileRefs(Refs):
         """Return the ref, or None."""
         try:
             return Ref.of(_content(f"{self.root}/{check_ref_name(name)}"))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
         except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:  # nothing was ever written there
+            if error.errno in _NO_REF:
                 return None
             raise
 
@@ -554,10 +556,8 @@ def _names(directory: str, prefix: str) -> Iterator[str]:
                 name = entry.name
                 if not name.startswith("."):
                     (directories if entry.is_dir(follow_symlinks=False) else files).append(name)
-    except (FileNotFoundError, NotADirectoryError):
-        return
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
+        if error.errno in _NO_REF:
             return
         raise
     start = f"{prefix}/" if prefix else ""
