@@ -79,17 +79,17 @@ class Removals:
     def content(self, job_id: str, digest: str) -> bytes:
         """Return an object of a job, such as a log.
 
-        :raises RemovedError: retention has removed it
+        :raises RemovedError: retention has removed it, though its bytes may wait for their end, or be another's
         """
+        note = self.job(job_id)
         try:
-            return self.workspace.store.objects.get(digest)
+            if note is None:
+                return self.workspace.store.objects.get(digest)
         except CorruptObjectError:
-            note = self.job(job_id) or removed_object(self.workspace.store, digest)
+            note = removed_object(self.workspace.store, digest)
             if note is None:
                 raise
-            raise RemovedError(
-                f"log of job {job_id}", note.shown, "Its records are left: kaos train info."
-            ) from None
+        raise RemovedError(f"log of job {job_id}", note.shown, "Its records are left: kaos train info.")
 
 
 def removed_object(store: Store, digest: str) -> Note | None:

@@ -237,7 +237,7 @@ def test_running_job_keeps_everything(team: Team) -> None:
 
 def test_what_a_running_job_found_is_not_discarded_before_it_ends(team: Team) -> None:
     """A job may have found an object of a removed model here, and name it days later."""
-    team.train("old", data="1")
+    old = team.train("old", data="1")
     document = team.begin("s2", "2", days=1)
     records = team.run(document, ["a"])
     lock = team.store.objects.put(b"the lock that both have")
@@ -247,6 +247,8 @@ def test_what_a_running_job_found_is_not_discarded_before_it_ends(team: Team) ->
     assert report.discarded.objects == 0
     assert report.waiting.objects > 0
     assert {lock, found} <= {each.digest for each in team.store.objects.condemned()}
+    with pytest.raises(RemovedError, match="log of job"):  # what waits for its end is not shown any more
+        Removals(team.workspace).content(old.job.job_id, old.run.log)
     assert team.store.objects.get(found) == b"old"  # it came back
     team.end(document, records)
     report = gc(team.store, LAST, hours=0)
