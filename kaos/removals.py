@@ -79,7 +79,7 @@ class Removals:
     def content(self, job_id: str, digest: str) -> bytes:
         """Return an object of a job, such as a log.
 
-        :raises RemovedError: retention has removed it, though its bytes may wait for their end, or be another's
+        :raises RemovedError: retention has removed it, though its bytes may be there yet, or another's
         """
         note = self.job(job_id)
         try:

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kaos.digest import digest_bytes
 from kaos.errors import InvalidNameError
 from kaos.job import Definition
 from kaos.schedule import Promotion, Schedule
 from kaos.store import memory_store, open_file_store
-from kaos_dags.publish import head, publish
-from kaos_dags.render import file_name, literal, render
+from kaos_dags.publish import head, is_newest, publish
+from kaos_dags.render import file_name, literal, render, task_ids
 
 HOSTILE = [
     '"; import os; os.system("id"); "',
@@ -102,6 +103,7 @@ def test_scheduled_dags_are_what_airflow_runs(
     assert isinstance(dag, SerializedDAG)
     trained = ["pin", "ingest", "build", "plan", "train", "register"]
     assert set(dag.task_ids) == ({*trained, *tasks} if tasks is not None else {"watch"})
+    assert task_ids(render(definition)) == set(dag.task_ids)
     assert dag.timetable.summary == timetable
     assert (dag.max_active_runs, dag.catchup) == (1, False)
     if tasks is not None:  # what is skipped with the first task is all of it
@@ -147,6 +149,16 @@ def test_publishing_puts_and_removes_files() -> None:
     assert head(store) == second
 
 
+def test_version_is_the_newest_for_a_file_that_has_not_changed_since() -> None:
+    store = memory_store()
+    first = publish(store, {"a.py": "a\n", "b.py": "b\n"})
+    assert is_newest(store, first.digest, "a.py")
+    publish(store, {"b.py": "b2\n"})
+    assert is_newest(store, first.digest, "a.py")
+    assert not is_newest(store, first.digest, "b.py")
+    assert not is_newest(store, digest_bytes(b"a version that was not kept"), "a.py")
+
+
 def test_concurrent_publishers_lose_nothing() -> None:
     store = memory_store()
     with ThreadPoolExecutor(8) as pool:
@@ -188,3 +200,20 @@ def test_two_versions_within_a_second_are_both_read(tmp_path: Path) -> None:
         assert code is not None
         exec(code, namespace)
         assert namespace["value"] == value
+
+
+def test_files_that_are_loaded_at_once_keep_their_tasks(tmp_path: Path) -> None:
+    from kaos_dags.dag_bundle import PublishedFile
+    from kaos_plugin.airflow_internals import load_dag
+
+    def tasks(number: int) -> list[str]:
+        source = (
+            "import time\nfrom airflow.sdk import DAG, BaseOperator\n"
+            f"with DAG('at-once-{number}') as dag:\n"
+            f"    time.sleep(0.02)\n    BaseOperator(task_id='of-{number}')\n"
+        )
+        dag = load_dag(PublishedFile("version", tmp_path / f"{number}.py", source.encode()))
+        return [each["__var"]["task_id"] for each in dag.data["dag"]["tasks"]]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(tasks, range(8))) == [[f"of-{number}"] for number in range(8)]

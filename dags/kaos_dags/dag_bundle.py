@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow.dag_processing.bundles.base import BaseDagBundle, BundleVersion
 
 from kaos.bundle import Tree
 from kaos.digest import digest_bytes
+from kaos.errors import ConflictError
 from kaos.store import Store
 from kaos.transfer.checkout import checkout
 from kaos_dags.publish import head
@@ -20,6 +22,18 @@ from kaos_operators.hook import configured_store
 log = logging.getLogger(__name__)
 
 _CURRENT = ".version"
+
+
+class PublishedFile(NamedTuple):
+    """A DAG file as it was published last.
+
+    :param version: of the bundle, a digest
+    :param path: a file with this source
+    """
+
+    version: str
+    path: Path
+    source: bytes
 
 
 class KaosDagBundle(BaseDagBundle):
@@ -68,6 +82,30 @@ class KaosDagBundle(BaseDagBundle):
             return BundleVersion((self._tracking / _CURRENT).read_text())
         except FileNotFoundError:
             return BundleVersion(head(self._store).digest)
+
+    def newest(self, name: str) -> PublishedFile:
+        """Return a file for one who writes its DAG into the database without waiting for the DAG processor.
+
+        It is in a folder of its own: what the DAG processor reads it writes down under the version to which
+        it brought the tracking folder itself, and a run that is pinned to another one lacks tasks.
+
+        :raises ConflictError: the file is not published any more
+        """
+        tree = head(self._store)
+        file = tree.file(name)
+        if file is None:
+            raise ConflictError(
+                f"The DAG {name.removesuffix('.py')} was removed by another request.", "Try again."
+            )
+        source, folder = self._store.objects.get(file.digest), self.base_dir / "published"
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*.py"):
+            if tree.file(path.name) is None:
+                path.unlink(missing_ok=True)
+        scratch = folder / f".{name}.{secrets.token_hex(4)}"
+        scratch.write_bytes(source)
+        scratch.replace(folder / name)
+        return PublishedFile(tree.digest, folder / name, source)
 
     def refresh(self) -> None:
         """Bring the tracking folder to the newest version; files that are the same are not touched."""

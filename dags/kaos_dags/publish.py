@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from kaos.bundle import File, Tree
+from kaos.errors import CorruptObjectError
 from kaos.store import Store, change_ref
 
 HEAD = "dags/head"
@@ -23,6 +24,17 @@ def head(store: Store) -> Tree:
     """Return the newest tree of DAG files; empty before the first one."""
     ref = store.refs.get(HEAD)
     return Tree.decode(store.objects.get(ref.value.decode())) if ref else Tree.of([])
+
+
+def is_newest(store: Store, version: str, name: str) -> bool:
+    """Tell whether a file is the same in a version and in the newest one; no, if the version is not kept."""
+    newest = head(store)
+    if version == newest.digest:
+        return True
+    try:
+        return Tree.decode(store.objects.get(version)).file(name) == newest.file(name)
+    except CorruptObjectError:
+        return False
 
 
 def publish(store: Store, changes: Mapping[str, str | None]) -> Tree:

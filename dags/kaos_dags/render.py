@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -9,6 +10,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from kaos import __version__
 from kaos.job import Definition
+
+_TASK = re.compile(r'^ +task_id="(\w+)",$', re.MULTILINE)
 
 MAINTENANCE = "kaos.maintenance.py"
 """The file of the DAG `kaos.maintenance`, which is no workspace's."""
@@ -26,6 +29,11 @@ def render(definition: Definition) -> str:
     that nothing in it can end a string and begin a statement.
     """
     return _template(f"{definition.kind}.py.jinja2").render(definition=definition, version=__version__)
+
+
+def task_ids(source: str) -> frozenset[str]:
+    """Return the ids of the tasks in what `render` returned."""
+    return frozenset(_TASK.findall(source))
 
 
 def render_maintenance() -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow.api.common.delete_dag import delete_dag
@@ -18,7 +18,6 @@ from airflow.api.common.mark_tasks import set_dag_run_state_to_failed
 from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
 from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
 from airflow.assets.manager import asset_manager
-from airflow.dag_processing.bundles.base import unpack_bundle_version
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.collection import update_dag_parsing_results_in_db
 from airflow.exceptions import AirflowTimetableInvalid, DagNotFound
@@ -45,12 +44,17 @@ if TYPE_CHECKING:
     from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
     from sqlalchemy.orm import Session
 
+    from kaos_dags.dag_bundle import KaosDagBundle, PublishedFile
+
 log = logging.getLogger(__name__)
 
 _SYNC_ATTEMPTS = 5
 _SETTLED = 3.0
 _KEYS = 500
 """Pairs in one query: PostgreSQL refuses thousands as too deep."""
+
+_loading = threading.Lock()
+"""The DAG of a `with` is one stack for the whole process: files loaded at once get each other's tasks."""
 
 _FROM_NOW = TimeRestriction(earliest=None, latest=None, catchup=False)
 
@@ -106,21 +110,15 @@ def sync_dag(file_name: str, db: Session) -> str:
 
     :returns: the version of the DAG bundle
     """
-    bundle = DagBundlesManager().get_bundle(BUNDLE)  # type: ignore[no-untyped-call]
-    bundle.initialize()
-    bundle.refresh()
-    version, _ = unpack_bundle_version(bundle.get_current_version(), bundle)
-    path = bundle.path / file_name
-    dag = _load(path)
-    dag.fileloc, dag.relative_fileloc = str(path), file_name
-    dag.validate()
-    dag.check_cycle()
+    bundle = cast("KaosDagBundle", DagBundlesManager().get_bundle(BUNDLE))  # type: ignore[no-untyped-call]
+    published = bundle.newest(file_name)
+    dag = load_dag(published)
     for attempt in range(_SYNC_ATTEMPTS):
         try:
             update_dag_parsing_results_in_db(
                 BUNDLE,
-                version,
-                [LazyDeserializedDAG.from_dag(dag)],
+                published.version,
+                [dag],
                 {},
                 0.0,
                 set(),
@@ -143,14 +141,22 @@ def sync_dag(file_name: str, db: Session) -> str:
         db.commit()
     except IntegrityError:  # it has been asked already and has not begun
         db.rollback()
-    return str(version)
+    return published.version
 
 
-def _load(path: Path) -> Any:
+def load_dag(published: PublishedFile) -> LazyDeserializedDAG:
+    """Return the DAG of a file that kaos generated, in the form in which the database has it."""
     # Not by an import: that would keep bytecode, which is told from a newer one by second and size only.
+    path = published.path
     namespace: dict[str, Any] = {"__name__": f"kaos_generated_{path.stem}", "__file__": str(path)}
-    exec(compile(path.read_bytes(), path, "exec"), namespace)  # noqa: S102 (kaos wrote it)
-    return namespace["dag"]
+    code = compile(published.source, path, "exec")
+    with _loading:
+        exec(code, namespace)  # noqa: S102 (kaos wrote it)
+        dag = namespace["dag"]
+        dag.fileloc, dag.relative_fileloc = str(path), path.name
+        dag.validate()
+        dag.check_cycle()
+        return LazyDeserializedDAG.from_dag(dag)
 
 
 def has_dag(dag_id: str, db: Session) -> bool:
@@ -164,24 +170,30 @@ def start_run(
     conf: dict[str, Any],
     user: str,
     caps: dict[str, int],
-    needed: set[str],
+    tasks: Set[str],
+    is_newest: Callable[[str], bool],
     db: Session,
 ) -> bool:
     """Create a run of the newest version of a DAG, if that version is the one that is wanted.
 
     A DAG processor that read the file before it was published writes what it read after us: that version
-    would be the run's for good. The lock on the DAG's row is the one it takes to write, so that what is
-    looked at here is what the run gets.
+    would be the run's for good. And what it read after it, while it still takes the bundle for the version
+    before, it writes down under that version: workers would look for the tasks in the file as it was then.
+    The lock on the DAG's row is the one it takes to write, so that what is looked at here is what the run
+    gets.
 
     :param caps: how many instances of a task a run may have at a time, by task id
-    :param needed: ids of tasks that it must have
+    :param tasks: ids of the tasks that it must have, no others
+    :param is_newest: tells of a version of the DAG bundle whether the DAG's file in it is the published one
     :returns: whether the run was created; if not, the newest version is another or there is none
     """
-    db.execute(select(DagModel.dag_id).where(DagModel.dag_id == dag_id).with_for_update())
+    version = db.scalar(select(DagModel.bundle_version).where(DagModel.dag_id == dag_id).with_for_update())
     dag = DBDagBag().get_latest_version_of_dag(dag_id, session=db)
     if (
         dag is None
-        or not needed <= set(dag.task_ids)
+        or version is None
+        or not is_newest(version)
+        or tasks != set(dag.task_ids)
         or any(dag.get_task(task).max_active_tis_per_dagrun != cap for task, cap in caps.items())
     ):
         db.rollback()

@@ -153,7 +153,7 @@ def start(records: Endpoints, document: ServeDocument, digest: str, db: Session)
         workspace.set_definition(Definition(workspace=document.workspace, name=SERVE, kind="serve"))
         publish_dags(workspace, db)
     conf = {"serve": digest, "workspace": document.workspace, "endpoint": document.endpoint}
-    create_run(workspace, *key, {**conf, "author": document.author}, document.author, {}, set(), db)
+    create_run(workspace, *key, {**conf, "author": document.author}, document.author, {}, db)
 
 
 def start_forgotten() -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -32,8 +33,8 @@ from kaos.schema.job import (
     StageState,
 )
 from kaos.serving.promotions import Promotions
-from kaos_dags.publish import publish
-from kaos_dags.render import file_name, render
+from kaos_dags.publish import head, is_newest, publish
+from kaos_dags.render import file_name, render, task_ids
 from kaos_operators.hook import runtimes
 from kaos_operators.train import end_runs_here
 from kaos_plugin import airflow_internals
@@ -173,8 +174,7 @@ def start_job(workspace: WorkspaceCatalog, document: JobDocument, digest: str, d
     with _publishing:
         _shape(workspace, document, db)
         caps = {"train": document.parallelism}
-        needed = {"download"} if document.data is None else set()
-        create_run(workspace, document.dag_id, document.run_id, conf, document.author, caps, needed, db)
+        create_run(workspace, document.dag_id, document.run_id, conf, document.author, caps, db)
 
 
 def create_run(
@@ -184,17 +184,20 @@ def create_run(
     conf: dict[str, Any],
     user: str,
     caps: dict[str, int],
-    needed: set[str],
     db: Session,
 ) -> None:
-    """Create a run of a workspace's DAG, published again if Airflow does not have it as it should be.
+    """Create a run of a workspace's DAG, published again if Airflow does not have it as it was published.
 
     :param caps: how many instances of a task the DAG must allow at a time, by task id
-    :param needed: tasks that it must have
     """
+    store, name = workspace.store, f"{dag}.py"
     for _ in range(_START_ATTEMPTS):
-        if airflow_internals.start_run(dag, run_id, conf, user, caps, needed, db):
-            return
+        file = head(store).file(name)
+        if file is not None:
+            tasks = task_ids(store.objects.get(file.digest).decode())
+            same = partial(is_newest, store, name=name)
+            if airflow_internals.start_run(dag, run_id, conf, user, caps, tasks, same, db):
+                return
         publish_dags(workspace, db)
     raise KaosError(
         f"Airflow has another version of the DAG {dag} than the one just published.",

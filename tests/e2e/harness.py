@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import socket
@@ -9,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 import psutil
+import psycopg2
 from conftest import write_tree
 
 T = TypeVar("T")
@@ -165,6 +168,15 @@ class Server:
         """Return a client of Airflow's API server, with a token or without."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
+
+    def sql(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
+        """Execute a statement in Airflow's database; return the rows of one that has RETURNING."""
+        config = configparser.ConfigParser()
+        config.read(self.home / "airflow" / "airflow.cfg")
+        address = config["database"]["sql_alchemy_conn"].replace("postgresql+psycopg2", "postgresql")
+        with closing(psycopg2.connect(address)) as database, database, database.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall()
 
     def owner_token(self) -> str:
         """Return a token of the server's owner."""

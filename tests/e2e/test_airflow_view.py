@@ -32,6 +32,26 @@ def test_the_dag_is_there_before_the_first_deploy(server: Server, token: str, ka
     assert kaos.json("workspace", "info")["dags"] == [dag_id]
 
 
+def test_a_run_is_not_pinned_to_a_version_without_its_tasks(
+    server: Server, token: str, kaos: Kaos, workspace: str, tmp_path: Path
+):
+    """What a DAG processor does that reads a new file and still takes the bundle for the version before."""
+    code, data = write_source(tmp_path / "s", TRAIN), write_data(tmp_path / "d")
+    first = kaos.info(kaos.deploy_and_wait("-s", code, "-d", data))
+    manifest = tmp_path / "m" / "data.mf"
+    manifest.parent.mkdir()
+    manifest.write_text('{"url": "http://127.0.0.1:9/none", "path": "none"}\n')
+    kaos.deploy_and_wait("-m", manifest, code=1)
+    server.sql(
+        "UPDATE dag SET bundle_version = %s WHERE dag_id = %s RETURNING dag_id",
+        first["dag_version"],
+        f"kaos.{workspace}.train",
+    )
+    failed = kaos.info(kaos.deploy_and_wait("-m", manifest, code=1))
+    assert "could not be downloaded" in failed["reason"]
+    assert failed["dag_version"] != first["dag_version"]
+
+
 def test_a_run_carries_small_records_of_what_was_done(
     server: Server, token: str, kaos: Kaos, workspace: str, tmp_path: Path
 ):

@@ -99,3 +99,19 @@ def test_i_means_the_row_of_the_list_that_was_printed_last(kaos: Kaos, tmp_path:
     kaos.run("train", "list")
     assert kaos.json("train", "info", "-i", "0")["job_id"] == second
     assert kaos.json("train", "info", "-i", "1")["job_id"] == first
+
+
+def test_workspaces_that_are_made_at_once_have_each_its_own_dag(server: Server, kaos: Kaos, token: str):
+    names = [f"at-once-{number}" for number in range(12)]
+    with server.http(token) as http:
+
+        def make(name: str) -> int:
+            return http.post("/kaos/api/v1/workspaces", json={"name": name}).status_code
+
+        with ThreadPoolExecutor(len(names)) as pool:
+            assert list(pool.map(make, names)) == [201] * len(names)
+        for name in names:
+            tasks = http.get(f"/api/v2/dags/kaos.{name}.train/tasks").json()["tasks"]
+            assert {"ingest", "build", "plan", "train", "register"} <= {task["task_id"] for task in tasks}, (
+                name
+            )
