@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,24 @@ def test_a_container_that_dies_comes_back_and_so_does_one_whose_image_is_gone(en
     # Taken away with its image: that comes from the registry.
     subprocess.run(["podman", "rmi", "--force", revision["image"]["id"]], check=True, capture_output=True)
     until(lambda: _revision(endpoint) == "1", 60, "its return from the registry")
+
+
+def test_a_container_that_cannot_start_again_says_so(kaos: Kaos, tmp_path: Path) -> None:
+    # Each try is a new container, which remembers nothing: only the time is another.
+    until_then = time.time() + 40
+    source = bundle(tmp_path / "serve")
+    script = source / "echo" / "model" / "serve"
+    first, _, rest = script.read_text().partition("\n")
+    spoilt = f"import time\nif time.time() > {until_then}: raise SystemExit('the licence has run out')\n"
+    script.write_text(f"{first}\n{spoilt}{rest}")
+    endpoint = Endpoint.deploy(kaos, source, *CONTAINER)
+    time.sleep(max(0, until_then - time.time()))
+    endpoint.ask(b"die")
+    until(lambda: endpoint.state() == "PIPELINE_RESTARTING", 20, "PIPELINE_RESTARTING")
+    until(lambda: endpoint.state() == "PIPELINE_FAILURE", 90, "PIPELINE_FAILURE")
+    assert "the licence has run out" in endpoint.info()["reason"]
+    assert endpoint.ask()[0] == 503
+    until(lambda: names(f"kaos.endpoint={endpoint.name}") == [], 20, "the end of its containers")
 
 
 def test_revisions_that_are_no_good_take_no_traffic(endpoint: Endpoint, tmp_path: Path) -> None:
