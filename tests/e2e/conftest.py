@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import psycopg2
 import pytest
 
 from e2e.harness import Kaos, Server, free_port
@@ -16,6 +17,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say of a test that failed what Airflow was at: its server is gone before anybody can look."""
+    report = yield
+    server = getattr(item, "funcargs", {}).get("server")
+    if report.when == "call" and report.failed and isinstance(server, Server):
+        report.sections.append(("Airflow", _what_airflow_is_at(server)))
+    return report
+
+
+def _what_airflow_is_at(server: Server) -> str:
+    try:
+        rows = server.sql(
+            "SELECT t.dag_id, t.run_id, t.task_id, t.map_index, t.try_number, t.state FROM task_instance t"
+            " JOIN dag_run r USING (dag_id, run_id) WHERE r.state = 'running'"
+            " AND t.state IS DISTINCT FROM %s",
+            "success",
+        )
+        errors = [
+            line[:500]
+            for name in ("scheduler", "dag-processor", "api-server")
+            for line in (server.home / "logs" / f"{name}.log").read_text(errors="replace").splitlines()
+            if "[error" in line
+        ]
+    except (OSError, psycopg2.Error) as error:
+        return f"It cannot be asked: {error}"
+    return "\n".join([*map(str, rows), *errors[-10:]])
 
 
 @pytest.fixture(scope="session")
