@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
 from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from airflow.api_fastapi.core_api.security import get_user
@@ -61,3 +62,33 @@ def test_nothing_is_told_of_a_workspace_that_one_may_not_read(asked: TestClient,
     assert unknown.status_code == UnknownNameError.status
     assert unknown.json()["code"] == UnknownNameError.code
     assert "ada-" not in unknown.text.replace(digest_bytes(b"ada-1"), "")
+
+
+def test_only_the_workspaces_that_one_may_see_are_listed(asked: TestClient) -> None:
+    listed = asked.get("/api/v1/workspaces").json()["workspaces"]
+    assert [each["name"] for each in listed] == ["eve-1", "eve-2"]
+    page = asked.get("/ui/workspaces")
+    assert "eve-1" in page.text
+    assert "ada-" not in page.text
+
+
+def test_runs_are_shown_to_those_alone_who_may_see_runs(
+    asked: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoRuns(Teams):
+        def is_authorized_dag(self, *, method, user, access_entity=None, details=None) -> bool:
+            may = super().is_authorized_dag(method=method, user=user, details=details)
+            return may and access_entity is not DagAccessEntity.RUN
+
+    class Found(Exception):
+        pass
+
+    def found(*arguments: object) -> None:
+        raise Found
+
+    monkeypatch.setattr("kaos_plugin.jobs.job_info", found)
+    with pytest.raises(Found):
+        asked.get("/ui/runs/kaos.eve-1.train/some")
+    monkeypatch.setattr("kaos_plugin.auth.get_auth_manager", NoRuns)
+    assert asked.get("/ui/runs/kaos.eve-1.train/some").status_code == UnknownNameError.status
+    assert asked.get("/ui/workspaces/eve-1").status_code == 403

@@ -69,13 +69,18 @@ def _readable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:
     return catalog().workspace(workspace)
 
 
-def _all_readable(user: User) -> list[WorkspaceCatalog]:
+def visible(user: BaseUser, entity: DagAccessEntity | None = None) -> list[WorkspaceCatalog]:
+    """Return the workspaces whose DAG the user may see, or whose runs; sorted by name."""
     found = catalog()
     return [
         WorkspaceCatalog(found.store, each)
         for each in found.workspaces()
-        if may(user, "GET", each.name, DagAccessEntity.RUN)
+        if may(user, "GET", each.name, entity)
     ]
+
+
+def _all_readable(user: User) -> list[WorkspaceCatalog]:
+    return visible(user, DagAccessEntity.RUN)
 
 
 def _uploadable(workspace: WorkspaceName, user: User) -> WorkspaceCatalog:

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
@@ -15,7 +16,7 @@ from kaos.endpoint import SERVE
 from kaos.errors import UnknownNameError
 from kaos.schedules import Schedules
 from kaos_plugin import endpoints, jobs
-from kaos_plugin.auth import Readable, User, catalog, may
+from kaos_plugin.auth import Readable, User, catalog, may, visible
 
 router = APIRouter(prefix="/ui", include_in_schema=False)
 
@@ -23,10 +24,7 @@ router = APIRouter(prefix="/ui", include_in_schema=False)
 @router.get("/workspaces")
 def workspaces_page(user: User) -> HTMLResponse:
     """Show the workspaces."""
-    found = [
-        catalog().workspace(known.name) for known in catalog().workspaces() if may(user, "GET", known.name)
-    ]
-    return _page("workspaces.html.jinja2", workspaces=found)
+    return _page("workspaces.html.jinja2", workspaces=visible(user))
 
 
 @router.get("/workspaces/{workspace}")
@@ -55,7 +53,7 @@ def run_page(dag_id: str, run_id: str, user: User, session: SessionDep) -> HTMLR
     """Show the job of an Airflow run, or the endpoint that it deploys."""
     prefix, _, rest = dag_id.partition(".")
     name, _, definition = rest.rpartition(".")
-    if prefix != "kaos" or not name or not may(user, "GET", name):
+    if prefix != "kaos" or not name or not may(user, "GET", name, DagAccessEntity.RUN):
         raise UnknownNameError("job of the run", f"{dag_id} {run_id}", next_step="This DAG is none of kaos.")
     workspace = catalog().workspace(name)
     if definition == SERVE:

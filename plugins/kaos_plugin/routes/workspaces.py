@@ -14,7 +14,7 @@ from kaos_dags.render import file_name
 from kaos_operators.environment import check_allowed
 from kaos_operators.train import end_runs_here
 from kaos_plugin import airflow_internals
-from kaos_plugin.auth import Readable, Removable, User, catalog, may, require
+from kaos_plugin.auth import Readable, Removable, User, catalog, require, visible
 from kaos_plugin.endpoints import kill_all
 from kaos_plugin.jobs import kill_job, publish_dags, runtime_of_jobs
 from kaos_plugin.removal import remove_dags
@@ -28,9 +28,7 @@ _END_SECONDS = 15
 @router.get("")
 def list_workspaces(user: User) -> WorkspaceList:
     """Return the workspaces that the user may see."""
-    return WorkspaceList(
-        workspaces=[found for found in catalog().workspaces() if may(user, "GET", found.name)]
-    )
+    return WorkspaceList(workspaces=[each.workspace for each in visible(user)])
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
