@@ -142,12 +142,15 @@ class Failures:
         for row in rows:
             if row.pid is not None:
                 self._pids.setdefault(row.name, set()).add(row.pid)
-        names = self._counted.keys() | self._pids.keys()
-        return {name: max(self._counted.get(name, 0), len(self._pids.get(name, ())) - 1) for name in names}
+        return self._counts()
 
     def were_any(self) -> bool:
         """Tell whether any has failed."""
-        return bool(self._counted) or any(len(pids) > 1 for pids in self._pids.values())
+        return any(self._counts().values())
+
+    def _counts(self) -> dict[str, int]:
+        names = self._counted.keys() | self._pids.keys()
+        return {name: max(self._counted.get(name, 0), len(self._pids.get(name, ())) - 1) for name in names}
 
 
 def _failure(component: str, log: Path) -> LocalServerError:
