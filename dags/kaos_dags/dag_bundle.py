@@ -99,8 +99,9 @@ class KaosDagBundle(BaseDagBundle):
             )
         source, folder = self._store.objects.get(file.digest), self.base_dir / "published"
         folder.mkdir(parents=True, exist_ok=True)
+        names = {file.path for file in tree.files}
         for path in folder.glob("*.py"):
-            if tree.file(path.name) is None:
+            if path.name not in names:
                 path.unlink(missing_ok=True)
         scratch = folder / f".{name}.{secrets.token_hex(4)}"
         scratch.write_bytes(source)
