@@ -50,7 +50,7 @@ def _what_airflow_is_at(server: Server) -> str:
     return "\n".join([*map(str, rows), *errors[-10:]])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Start a server in a new home, and leave nothing of it."""
     root = tmp_path_factory.mktemp("e2e")
@@ -63,19 +63,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         owner.run("down", "--purge", "--yes", seconds=120)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def token(server: Server) -> str:
     """Return a token of the server's owner."""
     return server.owner_token()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def ada(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Kaos:
     """Return a second user, who may deploy, connected."""
     return _user(server, tmp_path_factory, "ada", "user")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def eve(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Kaos:
     """Return a user who may only look, connected."""
     return _user(server, tmp_path_factory, "eve", "viewer")

@@ -11,6 +11,8 @@ import pytest
 from e2e.harness import TRAIN, Kaos, Server, write_data, write_source
 from e2e.serving import write_serve
 
+pytestmark = pytest.mark.second
+
 READS = f"{TRAIN}\nprint((Path(os.environ['KAOS_DATA']) / 'table.csv').read_text())"
 
 

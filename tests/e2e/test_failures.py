@@ -12,6 +12,8 @@ import pytest
 
 from e2e.harness import DOCKERFILE, TRAIN, Kaos, until, write_data, write_source
 
+pytestmark = pytest.mark.second
+
 
 def fail(kaos: Kaos, source: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
     """Deploy what must fail, and return what ``--wait`` said and what ``train info`` says."""

@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 
 from e2e.harness import TRAIN, Kaos, Server, tree_of, write_data, write_source
 
+pytestmark = pytest.mark.second
+
 API = "/kaos/api/v1"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
 NOTHING = "0" * 64

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from e2e.harness import Kaos, Server, until, write_data, write_source
+
+pytestmark = pytest.mark.second
 
 TRAIN = """#!/bin/sh
 x=$(sed 's/.*"x": *\\([0-9]*\\).*/\\1/' "$KAOS_PARAMS")
