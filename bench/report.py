@@ -82,7 +82,7 @@ _HEADER = """# Benchmarks
 
 `make bench` measures kaos beside its peers and writes this page. `python -m bench --quick` tries it with
 small sizes, `python -m bench latency` does one part (see `--help`). It starts a server of its own in a
-temporary directory, needs 25 GB of disk there and 30 minutes, and wants the machine for itself. Peers that
+temporary directory, needs 25 GB of disk there and 50 minutes, and wants the machine for itself. Peers that
 are not installed are left out, and named: nginx, curl and aria2 are programs of the system (`apt install
 nginx-light curl aria2`), pyreqwest, and py-spy for profiles, are on PyPI."""
 
