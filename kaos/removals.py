@@ -82,13 +82,13 @@ class Removals:
         :raises RemovedError: retention has removed it, though its bytes may be there yet, or another's
         """
         note = self.job(job_id)
-        try:
-            if note is None:
+        if note is None:
+            try:
                 return self.workspace.store.objects.get(digest)
-        except CorruptObjectError:
-            note = removed_object(self.workspace.store, digest)
-            if note is None:
-                raise
+            except CorruptObjectError:
+                note = removed_object(self.workspace.store, digest)
+                if note is None:
+                    raise
         raise RemovedError(f"log of job {job_id}", note.shown, "Its records are left: kaos train info.")
 
 

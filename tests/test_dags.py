@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kaos.bundle import File
 from kaos.digest import digest_bytes
 from kaos.errors import InvalidNameError
 from kaos.job import Definition
 from kaos.schedule import Promotion, Schedule
-from kaos.store import memory_store, open_file_store
-from kaos_dags.publish import head, is_newest, publish
+from kaos.store import Store, memory_store, open_file_store
+from kaos_dags.publish import head, holds, publish
 from kaos_dags.render import file_name, literal, render, task_ids
 
 HOSTILE = [
@@ -149,14 +150,20 @@ def test_publishing_puts_and_removes_files() -> None:
     assert head(store) == second
 
 
-def test_version_is_the_newest_for_a_file_that_has_not_changed_since() -> None:
+def test_version_holds_a_file_that_has_not_changed_since() -> None:
     store = memory_store()
     first = publish(store, {"a.py": "a\n", "b.py": "b\n"})
-    assert is_newest(store, first.digest, "a.py")
+    assert holds(store, first.digest, published(store, "a.py"))
     publish(store, {"b.py": "b2\n"})
-    assert is_newest(store, first.digest, "a.py")
-    assert not is_newest(store, first.digest, "b.py")
-    assert not is_newest(store, digest_bytes(b"a version that was not kept"), "a.py")
+    assert holds(store, first.digest, published(store, "a.py"))
+    assert not holds(store, first.digest, published(store, "b.py"))
+    assert not holds(store, digest_bytes(b"a version that was not kept"), published(store, "a.py"))
+
+
+def published(store: Store, name: str) -> File:
+    file = head(store).file(name)
+    assert file is not None
+    return file
 
 
 def test_concurrent_publishers_lose_nothing() -> None:

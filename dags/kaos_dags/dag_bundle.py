@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import secrets
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,22 +90,15 @@ class KaosDagBundle(BaseDagBundle):
 
         :raises ConflictError: the file is not published any more
         """
-        tree = head(self._store)
+        folder = self.base_dir / "published"
+        with self.lock():
+            tree = follow(self._store, folder)
         file = tree.file(name)
         if file is None:
             raise ConflictError(
                 f"The DAG {name.removesuffix('.py')} was removed by another request.", "Try again."
             )
-        source, folder = self._store.objects.get(file.digest), self.base_dir / "published"
-        folder.mkdir(parents=True, exist_ok=True)
-        names = {file.path for file in tree.files}
-        for path in folder.glob("*.py"):
-            if path.name not in names:
-                path.unlink(missing_ok=True)
-        scratch = folder / f".{name}.{secrets.token_hex(4)}"
-        scratch.write_bytes(source)
-        scratch.replace(folder / name)
-        return PublishedFile(tree.digest, folder / name, source)
+        return PublishedFile(tree.digest, folder / name, self._store.objects.get(file.digest))
 
     def refresh(self) -> None:
         """Bring the tracking folder to the newest version; files that are the same are not touched."""

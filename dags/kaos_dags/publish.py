@@ -26,13 +26,10 @@ def head(store: Store) -> Tree:
     return Tree.decode(store.objects.get(ref.value.decode())) if ref else Tree.of([])
 
 
-def is_newest(store: Store, version: str, name: str) -> bool:
-    """Tell whether a file is the same in a version and in the newest one; no, if the version is not kept."""
-    newest = head(store)
-    if version == newest.digest:
-        return True
+def holds(store: Store, version: str, file: File) -> bool:
+    """Tell whether a version has this very file; no, if the version is not kept."""
     try:
-        return Tree.decode(store.objects.get(version)).file(name) == newest.file(name)
+        return Tree.decode(store.objects.get(version)).file(file.path) == file
     except CorruptObjectError:
         return False
 

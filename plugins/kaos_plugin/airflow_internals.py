@@ -101,14 +101,12 @@ def session() -> Iterator[Session]:
         yield opened
 
 
-def sync_dag(file_name: str, db: Session) -> str:
+def sync_dag(file_name: str, db: Session) -> None:
     """Write the DAG of a published file into the database at once, as the DAG processor would within a
     second.
 
     Only files that kaos generated itself come here: the file is imported into this process. The processor is
     asked to parse it too, so that it stays the one that decides in the end.
-
-    :returns: the version of the DAG bundle
     """
     bundle = cast("KaosDagBundle", DagBundlesManager().get_bundle(BUNDLE))  # type: ignore[no-untyped-call]
     published = bundle.newest(file_name)
@@ -141,7 +139,6 @@ def sync_dag(file_name: str, db: Session) -> str:
         db.commit()
     except IntegrityError:  # it has been asked already and has not begun
         db.rollback()
-    return published.version
 
 
 def load_dag(published: PublishedFile) -> LazyDeserializedDAG:
@@ -171,7 +168,7 @@ def start_run(
     user: str,
     caps: dict[str, int],
     tasks: Set[str],
-    is_newest: Callable[[str], bool],
+    has_file: Callable[[str], bool],
     db: Session,
 ) -> bool:
     """Create a run of the newest version of a DAG, if that version is the one that is wanted.
@@ -184,7 +181,7 @@ def start_run(
 
     :param caps: how many instances of a task a run may have at a time, by task id
     :param tasks: ids of the tasks that it must have, no others
-    :param is_newest: tells of a version of the DAG bundle whether the DAG's file in it is the published one
+    :param has_file: tells of a version of the DAG bundle whether the DAG's file in it is the published one
     :returns: whether the run was created; if not, the newest version is another or there is none
     """
     version = db.scalar(select(DagModel.bundle_version).where(DagModel.dag_id == dag_id).with_for_update())
@@ -192,7 +189,7 @@ def start_run(
     if (
         dag is None
         or version is None
-        or not is_newest(version)
+        or not has_file(version)
         or tasks != set(dag.task_ids)
         or any(dag.get_task(task).max_active_tis_per_dagrun != cap for task, cap in caps.items())
     ):

@@ -33,7 +33,7 @@ from kaos.schema.job import (
     StageState,
 )
 from kaos.serving.promotions import Promotions
-from kaos_dags.publish import head, is_newest, publish
+from kaos_dags.publish import head, holds, publish
 from kaos_dags.render import file_name, render, task_ids
 from kaos_operators.hook import runtimes
 from kaos_operators.train import end_runs_here
@@ -195,8 +195,8 @@ def create_run(
         file = head(store).file(name)
         if file is not None:
             tasks = task_ids(store.objects.get(file.digest).decode())
-            same = partial(is_newest, store, name=name)
-            if airflow_internals.start_run(dag, run_id, conf, user, caps, tasks, same, db):
+            has_file = partial(holds, store, file=file)
+            if airflow_internals.start_run(dag, run_id, conf, user, caps, tasks, has_file, db):
                 return
         publish_dags(workspace, db)
     raise KaosError(
