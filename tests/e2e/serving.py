@@ -100,6 +100,7 @@ class Endpoint:
         parts = urlsplit(self.url)
         connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=60)
         try:
+            connection.connect()
             target = f"/{self.name}/{path}"
             with suppress(BrokenPipeError, ConnectionResetError):  # refused before all of it was sent
                 connection.request(
@@ -126,8 +127,15 @@ class Endpoint:
         return str(next(row["state"] for row in rows if row["name"] == self.name))
 
     def answers_within(self, seconds: float) -> None:
-        """Wait until it answers."""
-        until(lambda: self.ask()[0] == 200, seconds, f"an answer of {self.name}")
+        """Wait until it answers; the gateway may have been killed, too."""
+
+        def answers() -> bool:
+            try:
+                return self.ask()[0] == 200
+            except (OSError, http.client.HTTPException):
+                return False
+
+        until(answers, seconds, f"an answer of {self.name}")
 
 
 class Load:

@@ -316,7 +316,7 @@ def test_an_endpoint_that_cannot_start_again_says_so(kaos: Kaos, tmp_path: Path)
 
 def test_the_gateway_comes_back_with_its_routes(endpoint: Endpoint, server: Server) -> None:
     os.kill(server.pid("gateway"), signal.SIGKILL)
-    until(lambda: _answers(endpoint), 20, "the gateway")
+    endpoint.answers_within(20)
     os.kill(server.pid("keeper"), signal.SIGKILL)
     assert endpoint.ask()[0] == 200  # needs no keeper
 
@@ -324,14 +324,14 @@ def test_the_gateway_comes_back_with_its_routes(endpoint: Endpoint, server: Serv
 def test_supervisor_and_down_and_up_leave_endpoints(endpoint: Endpoint, server: Server) -> None:
     before = {process.pid for process in services(endpoint.name)}
     os.kill(server.pid("supervisord"), signal.SIGKILL)
-    until(lambda: _answers(endpoint), 60, "the gateway after supervisor's death")
+    endpoint.answers_within(60)
     assert before <= {process.pid for process in services(endpoint.name)}  # the services went on
     server.owner.run("up", seconds=280)
     server.owner.run("down", seconds=120)
     assert services(endpoint.name) == []
     shutil.rmtree(server.home / "work" / "endpoints")  # what is not on disk any more comes from the store
     server.owner.run("up", seconds=280)
-    until(lambda: _answers(endpoint), 30, "the endpoint after kaos up")
+    endpoint.answers_within(30)
     assert endpoint.revision() == 1
 
 
@@ -394,13 +394,6 @@ def test_refusals(kaos: Kaos, tmp_path: Path, arguments: list[str], code: int, s
     failed = kaos.run(*(places.get(word, word) for word in arguments), code=code)
     assert said in failed.stderr
     assert kaos.json("serve", "list") == []
-
-
-def _answers(endpoint: Endpoint) -> bool:
-    try:
-        return endpoint.ask()[0] == 200
-    except OSError:
-        return False
 
 
 def _probing(kaos: Kaos, name: str) -> bool:

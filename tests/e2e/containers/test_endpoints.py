@@ -179,7 +179,7 @@ def test_a_container_that_dies_comes_back_and_so_does_one_whose_image_is_gone(en
     assert revision["restarts"] == 1
     # Taken away with its image: that comes from the registry.
     subprocess.run(["podman", "rmi", "--force", revision["image"]["id"]], check=True, capture_output=True)
-    until(lambda: _revision(endpoint) == "1", 60, "its return from the registry")
+    endpoint.answers_within(60)
 
 
 def test_a_container_that_cannot_start_again_says_so(kaos: Kaos, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_containers_outlive_what_is_killed_and_come_back_with_kaos_up(
 ) -> None:
     before = names(f"kaos.endpoint={endpoint.name}")
     os.kill(server.pid("gateway"), 9)
-    until(lambda: _revision(endpoint) == "1", 30, "the gateway")
+    endpoint.answers_within(30)
     os.kill(server.pid("keeper"), 9)
     assert endpoint.revision() == 1
     os.kill(server.pid("supervisord"), 9)  # the gateway ends with it, the containers do not
@@ -303,21 +303,13 @@ def test_containers_outlive_what_is_killed_and_come_back_with_kaos_up(
         assert names(f"kaos.endpoint={endpoint.name}") == []
     finally:
         server.owner.run("up", seconds=280)  # also for the tests that come after
-    until(lambda: _revision(endpoint) == "1", 60, "the endpoint after kaos up")
+    endpoint.answers_within(60)
 
 
 def _lives(endpoint: Endpoint) -> int:
     """Return how often the log says that the first revision has begun."""
     lines = endpoint.kaos.run("serve", "logs", "-e", endpoint.name).stdout.splitlines()
     return lines.count(f"serving {endpoint.name} revision 1")
-
-
-def _revision(endpoint: Endpoint) -> str | None:
-    try:
-        status, text = endpoint.ask()
-    except OSError:
-        return None
-    return text.split()[0] if status == 200 else None
 
 
 def _runs(line: str) -> bool:
