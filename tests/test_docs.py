@@ -147,13 +147,16 @@ def needs_airflow(module: str) -> bool:
 
 
 FORK = """
-import os, sys
-# Airflow has asked the provider about itself.
-for name in [name for name in sys.modules if name.startswith("kaos")]:
-    del sys.modules[name]
+import gc, os, sys
 with open(os.devnull, "w") as nothing:
     os.dup2(nothing.fileno(), 1)
-for module in sys.argv[2:]:
+# What others wrote is imported once, and each module of ours in a fork of a process that has none of ours.
+for module in sys.argv[1:]:
+    __import__(module)
+for name in [name for name in sys.modules if name.startswith("kaos")]:
+    del sys.modules[name]
+gc.freeze()
+for module in sys.argv[1:]:
     if not os.fork():
         try:
             __import__(module)
@@ -166,12 +169,11 @@ for module in sys.argv[2:]:
 """
 
 
-def import_alone(names: list[str], prepare: str, home: Path) -> subprocess.CompletedProcess[str]:
+def import_alone(names: list[str], home: Path) -> subprocess.CompletedProcess[str]:
     """Import each module in a process in which no other module of ours has been imported."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    command = [sys.executable, "-c", f"{prepare}\n{FORK}", "", *names]
     return subprocess.run(
-        command,
+        [sys.executable, "-c", FORK, *names],
         env={**inherited, "AIRFLOW_HOME": str(home)},
         capture_output=True,
         text=True,
@@ -183,13 +185,12 @@ def import_alone(names: list[str], prepare: str, home: Path) -> subprocess.Compl
 def test_modules_without_airflow_import_alone(tmp_path: Path) -> None:
     names = [name for name in modules() if not needs_airflow(name)]
     assert len(names) > 50
-    done = import_alone(names, "", tmp_path)
+    done = import_alone(names, tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def test_modules_with_airflow_import_alone(tmp_path: Path) -> None:
     names = [name for name in modules() if needs_airflow(name)]
     assert len(names) > 20
-    # What all of them need is imported once, and each in a fork of that process, which has none of ours.
-    done = import_alone(names, "import airflow.sdk, airflow.models, airflow.api_fastapi.app", tmp_path)
+    done = import_alone(names, tmp_path)
     assert done.returncode == 0, done.stderr
