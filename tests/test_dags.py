@@ -179,17 +179,17 @@ def test_tracking_folder_touches_only_what_changed(tmp_path: Path) -> None:
     store = open_file_store(tmp_path / "store")
     folder = tmp_path / "tracking"
     mnist, other = Definition(workspace="mnist"), Definition(workspace="other")
-    publish(store, {file_name(each): render(each) for each in (mnist, other)})
+    publish(store, {file_name(each.dag_id): render(each) for each in (mnist, other)})
     version = follow(store, folder).digest
     inodes = {path.name: path.stat().st_ino for path in folder.glob("*.py")}
     assert set(inodes) == {"kaos.mnist.train.py", "kaos.other.train.py"}
     changed = mnist.model_copy(update={"parallelism": 9})
-    publish(store, {file_name(changed): render(changed)})
+    publish(store, {file_name(changed.dag_id): render(changed)})
     assert follow(store, folder).digest != version
     after = {path.name: path.stat().st_ino for path in folder.glob("*.py")}
     assert after["kaos.other.train.py"] == inodes["kaos.other.train.py"]
     assert after["kaos.mnist.train.py"] != inodes["kaos.mnist.train.py"]
-    publish(store, {file_name(mnist): None})
+    publish(store, {file_name(mnist.dag_id): None})
     follow(store, folder)
     assert [path.name for path in folder.glob("*.py")] == ["kaos.other.train.py"]
 

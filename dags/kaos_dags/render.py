@@ -17,9 +17,9 @@ MAINTENANCE = "kaos.maintenance.py"
 """The file of the DAG `kaos.maintenance`, which is no workspace's."""
 
 
-def file_name(definition: Definition) -> str:
-    """Return the name of the DAG file of a definition."""
-    return f"{definition.dag_id}.py"
+def file_name(dag_id: str) -> str:
+    """Return the name of the file of a DAG."""
+    return f"{dag_id}.py"
 
 
 def render(definition: Definition) -> str:

@@ -190,7 +190,7 @@ def create_run(
 
     :param caps: how many instances of a task the DAG must allow at a time, by task id
     """
-    store, name = workspace.store, f"{dag}.py"
+    store, name = workspace.store, file_name(dag)
     for _ in range(_START_ATTEMPTS):
         file = head(store).file(name)
         if file is not None:
@@ -223,9 +223,9 @@ def _shape(workspace: WorkspaceCatalog, document: JobDocument, db: Session) -> N
 def publish_dags(workspace: WorkspaceCatalog, db: Session) -> list[str]:
     """Generate and publish the DAGs of a workspace; return their ids once Airflow's database has them."""
     definitions = workspace.definitions()
-    publish(workspace.store, {file_name(definition): render(definition) for definition in definitions})
+    publish(workspace.store, {file_name(definition.dag_id): render(definition) for definition in definitions})
     for definition in definitions:
-        airflow_internals.sync_dag(file_name(definition), db)
+        airflow_internals.sync_dag(file_name(definition.dag_id), db)
     return [definition.dag_id for definition in definitions]
 
 

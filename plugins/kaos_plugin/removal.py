@@ -44,7 +44,7 @@ def _remove_again(store: Store, definitions: list[Definition]) -> None:
                     # A workspace of the same name may have been made since.
                     if (
                         airflow_internals.is_known(definition.dag_id, db)
-                        and head(store).file(file_name(definition)) is None
+                        and head(store).file(file_name(definition.dag_id)) is None
                     ):
                         airflow_internals.remove_dag(definition.dag_id, db)
         except (KaosError, SQLAlchemyError, OSError) as error:

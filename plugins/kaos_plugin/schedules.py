@@ -178,7 +178,7 @@ def _watch(workspace: WorkspaceCatalog, db: Session) -> None:
 
 def _remove(workspace: WorkspaceCatalog, definition: Definition, db: Session) -> None:
     """Remove a definition: first its DAG, so that a removal that was cut short can be repeated."""
-    publish(workspace.store, {file_name(definition): None})
+    publish(workspace.store, {file_name(definition.dag_id): None})
     for run_id in airflow_internals.active_runs(definition.dag_id, db):
         airflow_internals.fail_run(definition.dag_id, run_id, db)
     remove_dags(workspace.store, [definition], db)

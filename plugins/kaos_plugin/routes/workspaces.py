@@ -64,7 +64,7 @@ def kill_workspace(
     )
     for job_id in stopped:
         kill_job(workspace, workspace.job(job_id)[0], user.get_name(), session)
-    publish(workspace.store, {file_name(definition): None for definition in definitions})
+    publish(workspace.store, {file_name(definition.dag_id): None for definition in definitions})
     for definition in definitions:
         for run_id in airflow_internals.active_runs(definition.dag_id, session):
             airflow_internals.fail_run(definition.dag_id, run_id, session)
