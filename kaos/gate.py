@@ -158,7 +158,7 @@ class Condition:
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
         """Return all comparisons, from left to right."""
-        return tuple(_comparisons(self.root))
+        return tuple(found for found, _ in _comparisons(self.root))
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
@@ -169,11 +169,10 @@ class Condition:
 
     def lower_is_better(self, metric: str) -> bool:
         """Tell whether the first comparison of a metric that has a direction wants it to be small."""
-        for left, operator, right in self.comparisons:
-            if left == Metric(metric) and operator[0] in "<>":
-                return operator[0] == "<"
-            if right == Metric(metric) and operator[0] in "<>":
-                return operator[0] == ">"
+        for (left, operator, right), wanted in _comparisons(self.root):
+            if Metric(metric) in (left, right) and operator[0] in "<>":
+                small = operator[0] == ("<" if left == Metric(metric) else ">")
+                return small is wanted
         return False
 
     def of(self, new: Mapping[str, float], current: Mapping[str, float] | None) -> Verdict:
@@ -255,14 +254,15 @@ def _true(left: float, operator: str, right: float) -> bool:
     }[operator]
 
 
-def _comparisons(node: Node) -> Iterator[Comparison]:
+def _comparisons(node: Node, *, wanted: bool = True) -> Iterator[tuple[Comparison, bool]]:
+    """Yield the comparisons from left to right, with whether each shall hold: it shall not behind a `not`."""
     if isinstance(node, Comparison):
-        yield node
+        yield node, wanted
     elif isinstance(node, Not):
-        yield from _comparisons(node.of)
+        yield from _comparisons(node.of, wanted=not wanted)
     else:
         for part in node.of:
-            yield from _comparisons(part)
+            yield from _comparisons(part, wanted=wanted)
 
 
 class _Token(NamedTuple):
@@ -362,8 +362,8 @@ class _Parser:
         if operator.kind != "operator":
             raise self._error("a comparison is missing here: < <= > >= == !=")
         self._at += 1
-        if isinstance(left, Metric):
-            self._metric = left.name
+        # A number on the left is none that may be left out next, nor is the metric before it.
+        self._metric = left.name if isinstance(left, Metric) else None
         right = self._operand(left.name if isinstance(left, Metric) and not left.current else None)
         if self._token.kind == "operator":
             raise self._error("two comparisons need an 'and' between them.")

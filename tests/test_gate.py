@@ -168,6 +168,9 @@ def test_missing_and_nan_metrics_are_not_met(text: str, value: float | None) -> 
         ("acc >= 0.9", False),
         ("0.9 < acc", False),
         ("a == 1", False),
+        ("not loss > current", True),
+        ("not (acc < 0.9 or 0.1 > acc)", False),
+        ("not not loss < 1", True),
     ],
 )
 def test_direction_of_a_metric(text: str, lower: bool) -> None:
@@ -180,6 +183,7 @@ def test_direction_of_a_metric(text: str, lower: bool) -> None:
     [
         ("", "a metric or a number is missing", 0),
         ("> current", "a metric is missing before this", 0),
+        ("a > 1 and 0.9 <= b and > current", "a metric is missing before this", 23),
         ("a >= and b < 1", "a metric or a number is missing", 5),
         ("a = 1", "a comparison is one of", 2),
         ("a > 1 b", "'and' or 'or'", 6),
