@@ -176,7 +176,8 @@ def _break(words: Iterable[str]) -> str:
 
 def _text(text: str) -> str:
     plain = "".join(char if char.isprintable() else "�" for char in text)
-    return escape(plain, quote=False)
+    # A backslash means something in tables too: Graphviz puts the id of the node in the place of "\N".
+    return escape(plain, quote=False).replace("\\", "\\\\")
 
 
 def _begin(text: str, most: int) -> str:
