@@ -31,6 +31,23 @@ class Models:
         self.store = workspace.store
         self._at = f"workspaces/{workspace.workspace.name}"
 
+    def named(self, name: str) -> str:
+        """Return the id of a model, trained or imported, of which perhaps only the records are left.
+
+        :param name: its id, or a tag
+        :raises UnknownNameError: there is no such model
+        """
+        tag = self.tag(name) if ":" not in name else None  # every id has one, no tag has
+        model_id = (tag.model_id if tag is not None else None) or name
+        if _is_plain(model_id) and (
+            self.store.refs.get(f"{self._at}/imports/{model_id}") is not None
+            or any(self.store.refs.names(f"{self._at}/models/{model_id}"))
+        ):
+            return model_id
+        imported = [each.model_id for each in self.imports()]
+        known = [*self.workspace.model_ids(), *imported, *(each.name for each in self.tags())]
+        raise UnknownNameError("model or tag", name, known, "See kaos train info, kaos model list.")
+
     def pin(self, name: str) -> ModelPin:
         """Return a model, trained or imported.
 
@@ -38,10 +55,8 @@ class Models:
         :raises UnknownNameError: there is no such model
         :raises RemovedError: retention has removed it
         """
-        tag = self.tag(name) if ":" not in name else None  # every id has one, no tag has
-        model_id = (tag.model_id if tag is not None else None) or name
-        plain = _is_plain(model_id)
-        ref = self.store.refs.get(f"{self._at}/imports/{model_id}") if plain else None
+        model_id = self.named(name)
+        ref = self.store.refs.get(f"{self._at}/imports/{model_id}")
         if ref is not None:
             found = ImportRecord.parse(self.store.objects.get(ref.value.decode()))
             return ModelPin(
@@ -51,10 +66,6 @@ class Models:
                 size=found.size,
                 author=found.imported_by,
             )
-        if not plain or not any(self.store.refs.names(f"{self._at}/models/{model_id}")):
-            imported = [each.model_id for each in self.imports()]
-            known = [*self.workspace.model_ids(), *imported, *(each.name for each in self.tags())]
-            raise UnknownNameError("model or tag", name, known, "See kaos train info, kaos model list.")
         note = self.workspace.removed_model(model_id)
         if note is not None:
             raise removed_model(model_id, note)

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from histories import LOCK, History
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kaos.collect import Order, collect
 from kaos.digest import digest_bytes
-from kaos.errors import InvalidInputError, UnknownNameError
+from kaos.errors import InvalidInputError, RemovedError, UnknownNameError
 from kaos.graph import Graph
 from kaos.lock import packages
 from kaos.model import ModelRecord
@@ -27,6 +29,7 @@ from kaos.provenance.lineage import Memory, of_endpoint
 from kaos.provenance.refs import Finder, Found
 from kaos.provenance.sketch import sketch
 from kaos.render import dot
+from kaos.retention import RetentionPolicy
 from kaos.schema.lineage import LineageAnswer
 from kaos.serving.records import Endpoints
 from kaos.store import open_file_store
@@ -227,6 +230,47 @@ def test_what_is_not_there_is_named_with_what_can_be_asked(history: History, ref
     ) as error:
         ask(ref, history)
     assert repr(ref) in error.value.message
+
+
+def test_a_name_that_a_tag_and_an_endpoint_have_means_both(history: History) -> None:
+    source = history.bundle("source", {**CODE, "model/serve": b"#!/bin/sh\n"})
+    _, (one, other) = history.train(
+        source, history.bundle("data", DATA, "features"), trials=[{"a": 1}, {"a": 2}]
+    )
+    history.serve("production", source, one)
+    Models(history.workspace).move_tag("production", other, "ada")
+    answer = ask("production", history, upstream=True)
+    assert answer.what == "tag production and endpoint production"
+    assert {row.name for row in answer.rows if row.kind == "model"} == {one, other}
+
+
+def test_the_lineage_of_what_was_removed_answers(history: History) -> None:
+    url = "https://example.org/a.csv"
+    source, manifest = history.bundle("source", CODE), history.manifest({url: "training/a.csv"})
+    data, other = history.bundle("data", DATA, "features"), history.bundle("data", {"x": b"1"}, "features")
+    other_manifest = history.manifest({"https://example.org/x": "x"})
+    _, (old,) = history.train(source, data, manifest=manifest, lock="numpy==1.0\n")
+    _, (new,) = history.train(source, other, manifest=other_manifest)
+    before = difference(history.workspace, old, new)
+    order = Order({"mnist": RetentionPolicy(keep_last=1)}, "ada", lambda *_: False, timedelta(0), 5.0)
+    assert [each.model_id for each in collect(history.store, order).workspaces[0].models] == [old]
+    # Of the removed model all but what its files, data and packages were.
+    assert Models(history.workspace).named(old) == old
+    answer = ask(old, history, upstream=True)
+    assert set(answer.counts) == {"manifest", "source", "data", "image", "job"}
+    found = difference(history.workspace, old, new)
+    assert found.same == before.same
+    rows = {(each.of, each.what): (each.one, each.other) for each in found.differences}
+    assert rows["data", "digest"] == (data.digest[:12], other.digest[:12])
+    assert {part for part, what in rows if what == "digest"} == {"data", "packages", "model"}
+    # What nobody knows any more is said, and in the way of nothing else.
+    assert ask("https://example.org/x", history).counts["model"] == 1
+    with pytest.raises(RemovedError, match=r"list of files of /features:\w+ was removed by retention on"):
+        ask(f"/features:{data.digest[:9]}/training/a.csv", history)
+    for ref in (url, digest_bytes(DATA["training/a.csv"])):
+        with pytest.raises(UnknownNameError) as error:
+            ask(ref, history)
+        assert "retention has removed nobody knows" in error.value.next_step
 
 
 def test_a_file_that_is_not_in_the_bundle_is_named(history: History) -> None:
@@ -592,7 +636,7 @@ def test_names_of_any_kind_can_be_drawn(history: History) -> None:
         source, history.bundle("data", DATA, "&amp;"), trials=[{hostile: hostile}], metrics={hostile: 1.0}
     )
     drawn = dot.draw(read(history), "svg").decode()
-    assert "&lt;B&gt;&amp;" in drawn
+    assert '<B>&"\\N\\l}{|ä� = <B>' in unescape(drawn)
     assert model_id in drawn
 
 

@@ -125,6 +125,10 @@ class Bundles(Records):
         ref = self.store.refs.get(f"{self._at}/trees/{digest}")
         return Note.parse(ref.value) if ref and ref.value else None
 
+    def has_removed_trees(self) -> bool:
+        """Tell whether the content of any tree was removed."""
+        return any(note for _, note in self._values("trees"))
+
     def use_tree(self, digest: str) -> None:
         """Let a tree that a ref names by now count as kept, if it was removed and all of it is still here.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kaos.catalog import WorkspaceCatalog
-from kaos.errors import UnknownNameError
+from kaos.errors import KaosError, RemovedError, UnknownNameError
 from kaos.graph import Graph, Node
 from kaos.provenance.lineage import Memory, Read
 from kaos.provenance.nodes import ENDPOINT, KINDS
@@ -56,6 +56,7 @@ def answer(workspaces: Sequence[Asked], ref: str, *, upstream: bool, limit: int 
     A name means in each workspace what has that name there; a digest means the same in all of them.
 
     :raises UnknownNameError: it means nothing in any of the workspaces
+    :raises RemovedError: it is a file in what retention has removed
     :raises InvalidInputError: it may mean several things
     """
     places = _places(workspaces, ref)
@@ -87,17 +88,17 @@ def answer(workspaces: Sequence[Asked], ref: str, *, upstream: bool, limit: int 
 def _places(workspaces: Sequence[Asked], ref: str) -> list[_Place]:
     """Return where what was asked about means something, and what."""
     places: list[_Place] = []
-    missing: list[UnknownNameError] = []
+    missing: list[KaosError] = []
     for each in workspaces:
         try:
             found = each.find(ref)
-        except UnknownNameError as error:  # a file that the bundle there does not have
+        except (UnknownNameError, RemovedError) as error:  # a file that the bundle there does not have
             missing.append(error)
             continue
         if found is not None:
             places.append(_Place(each, found))
     if not places:
-        raise missing[0] if missing else unknown(ref, (each.graph for each in workspaces))
+        raise missing[0] if missing else unknown(ref, ((each.workspace, each.graph) for each in workspaces))
     meant = {identity: place.found.what for place in places for identity in place.found.identities}
     if len(meant) > 1 and ref.removeprefix("sha256:") not in meant:
         raise ambiguous(ref, [f"{what} ({identity[:12]}…)" for identity, what in meant.items()])

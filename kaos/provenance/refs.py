@@ -10,7 +10,13 @@ from typing import NamedTuple
 from kaos.bundle import Tree
 from kaos.catalog import WorkspaceCatalog
 from kaos.digest import SHORT
-from kaos.errors import CorruptObjectError, InvalidBundleError, InvalidInputError, UnknownNameError
+from kaos.errors import (
+    CorruptObjectError,
+    InvalidBundleError,
+    InvalidInputError,
+    RemovedError,
+    UnknownNameError,
+)
 from kaos.graph import Graph, Node
 from kaos.manifest import parse
 from kaos.provenance.nodes import DATA, ENDPOINT, IMAGE, JOB, MANIFEST, MODEL, REVISION, SOURCE, TAG
@@ -58,8 +64,8 @@ class Finder:
     """
 
     def __init__(self, workspace: WorkspaceCatalog, graph: Graph, contents: dict[str, str]) -> None:
+        self._workspace = workspace
         self._objects = workspace.store.objects
-        self._name = workspace.workspace.name
         self._graph = graph
         self._contents = contents
 
@@ -67,6 +73,7 @@ class Finder:
         """Return what `ref` means, None if nothing in the workspace.
 
         :raises UnknownNameError: a file that is not in its bundle
+        :raises RemovedError: a file in a bundle that retention has removed
         :raises InvalidInputError: it may mean several things
         """
         bundle = _BUNDLE.fullmatch(ref)
@@ -78,7 +85,8 @@ class Finder:
 
     def _named(self, ref: str) -> Found | None:
         nodes = self._graph.where(lambda node: node.kind in _NAMED and node.label == ref)
-        return Found(f"{nodes[0].kind} {ref}", _ids(nodes)) if nodes else None
+        # A tag and an endpoint may have one name.
+        return Found(" and ".join(f"{node.kind} {ref}" for node in nodes), _ids(nodes)) if nodes else None
 
     def _bundle(self, ref: str, match: re.Match[str]) -> Found | None:
         name, digest, path = match["name"], match["digest"], match["path"]
@@ -97,6 +105,7 @@ class Finder:
         _check_one(ref, meant)
         if path is None:
             return Found(f"{nodes[0].kind} {nodes[0].label}", _ids(nodes), identities=frozenset(meant))
+        self._check_kept(nodes[0])
         file = self._tree(nodes[0]).file(path)
         if file is None:
             known = [each.path for each in self._tree(nodes[0]).files]
@@ -134,7 +143,10 @@ class Finder:
         nodes: list[Node] = []
         dumped = {json.dumps(url, ensure_ascii=ascii_only)[1:-1].encode() for ascii_only in (True, False)}
         for node in self._graph.where(lambda node: node.kind == MANIFEST):
-            content = self._objects.get(node.attributes["content"])
+            try:
+                content = self._objects.get(node.attributes["content"])
+            except CorruptObjectError:  # damaged, or removed; the others can be searched
+                continue
             # Searched first: few of many manifests have the line, and the others need not be understood.
             escaped = b"\\/" in content or any(text in content for text in dumped)
             if escaped and any(entry.url == url for entry in parse(content).entries):
@@ -151,7 +163,7 @@ class Finder:
                 if f" {digest}" not in self._files(node):
                     continue
                 tree = self._tree(node)
-            except (CorruptObjectError, InvalidBundleError):  # verify names it; the others can be searched
+            except (CorruptObjectError, InvalidBundleError):  # the same
                 continue
             held = {file.digest for file in tree.files if file.digest.startswith(digest)}
             if held:
@@ -182,11 +194,26 @@ class Finder:
     def _tree(self, node: Node) -> Tree:
         return Tree.stored(self._objects.get(node.attributes["digest"]))
 
+    def _check_kept(self, node: Node) -> None:
+        """Refuse to look into what retention has removed.
 
-def unknown(ref: str, graphs: Iterable[Graph]) -> UnknownNameError:
-    """Return the error for what means nothing in these graphs."""
-    known = (node.label for graph in graphs for node in graph.where(lambda node: node.kind != JOB))
-    return UnknownNameError("lineage of", ref, known, f"Ask about a {ASKABLE}.")
+        :raises RemovedError: it has removed this
+        """
+        note = self._workspace.removed_tree(node.attributes["digest"])
+        if note is not None:
+            raise RemovedError(
+                f"list of files of {node.label}", note.shown, f"Ask about all of it: {node.label}"
+            )
+
+
+def unknown(ref: str, asked: Iterable[tuple[WorkspaceCatalog, Graph]]) -> UnknownNameError:
+    """Return the error for what means nothing in these workspaces."""
+    pairs = list(asked)
+    known = (node.label for _, graph in pairs for node in graph.where(lambda node: node.kind != JOB))
+    next_step = f"Ask about a {ASKABLE}."
+    if any(workspace.has_removed_trees() for workspace, _ in pairs):
+        next_step += " Which files there were in what retention has removed nobody knows any more."
+    return UnknownNameError("lineage of", ref, known, next_step)
 
 
 def _check_one(ref: str, meant: Mapping[str, Node]) -> None:

@@ -83,8 +83,8 @@ def _memory(workspace: WorkspaceCatalog) -> Memory:
 
 
 def of_model(workspace: WorkspaceCatalog, name: str) -> tuple[Graph, str]:
-    """Return everything that had a part in a model, and the id of the model's node."""
-    model_id = Models(workspace).pin(name).model_id
+    """Return everything that had a part in a model, a removed one too, and the id of the model's node."""
+    model_id = Models(workspace).named(name)
     graph = read(workspace).graph
     node = f"{MODEL}:{workspace.workspace.name}/{model_id}"
     if node not in graph.by_id:

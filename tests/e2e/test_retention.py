@@ -71,6 +71,11 @@ def test_old_models_go_and_say_so(
     ):
         refused = kaos.run(*command, code=3).stderr
         assert "removed by retention on" in refused
+    # Its lineage answers, and can be drawn.
+    path = kaos.run("train", "provenance", "-m", models[1], "--format", "json").stdout.strip()
+    drawn = {node["label"]: node for node in json.loads((kaos.directory / path).read_text())["nodes"]}
+    assert "removed by retention on" in drawn[models[1]]["attributes"]["removed"]
+    assert "data" in kaos.run("lineage", "diff", models[1], models[2]).stdout.lower()
     # The others are whole: the tagged one with its data and log.
     kaos.run("train", "get", "-j", jobs[0])
     assert kaos.log(jobs[0]) == ["trained on 0"]
