@@ -14,6 +14,9 @@ from pydantic import Field
 
 from kaos.value import Value
 
+LONGEST = 36_500.0
+"""Days that a policy can keep models for, at most."""
+
 
 class RetentionPolicy(Value):
     """What a workspace keeps; a model stays if either rule keeps it. With neither of them all models stay.
@@ -23,7 +26,7 @@ class RetentionPolicy(Value):
     """
 
     keep_last: int | None = Field(default=None, ge=0)
-    keep_days: float | None = Field(default=None, ge=0)
+    keep_days: float | None = Field(default=None, ge=0, le=LONGEST)
 
     @property
     def is_set(self) -> bool:

@@ -222,3 +222,12 @@ def test_tables_fit_on_eighty_columns() -> None:
     (row,) = jobs_json([job])
     assert row["started"] == "Mon, 29 Jul 2019 12:38:39 GMT"
     assert (_narrow(row)["started"], _narrow(row)["job_id"]) == ("29 Jul 12:38:39", "0123456789abcd")
+
+
+@pytest.mark.parametrize(
+    "options", [("--keep-days", "nan"), ("--keep-days", "inf"), ("--keep-days", "1e9"), ("--grace", "nan")]
+)
+def test_numbers_that_no_range_has_are_refused(options: tuple[str, str]) -> None:
+    refused = kaos("gc", *options)
+    assert refused.returncode == 2
+    assert f"Invalid value for '{options[0]}'" in refused.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,6 +13,17 @@ from kaos.names import check_endpoint
 from kaos_cli.config import Config, row
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers; click's own takes NaN for one of them, and an infinity where it has no end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number that can be used.", param, ctx)
+        return number
 
 
 def JobOptions(command: F) -> F:
@@ -46,17 +58,17 @@ def ServiceOptions(command: F) -> F:
         click.option("--auth/--no-auth", default=None, help="Want a new bearer token; want none."),
         click.option(
             "--keep-warm",
-            type=click.FloatRange(0),
+            type=FiniteRange(0),
             help="Seconds that a replaced revision runs on.  [default: 600]",
         ),
         click.option(
             "--start-timeout",
-            type=click.FloatRange(1, 3600),
+            type=FiniteRange(1, 3600),
             help="Seconds until the first answer to /ping.  [default: 300]",
         ),
         click.option(
             "--timeout",
-            type=click.FloatRange(0.1, 3600),
+            type=FiniteRange(0.1, 3600),
             help="Seconds until a request gets a 504.  [default: 60]",
         ),
         click.option("--max-body", help="Largest request, such as 100Mi; else a 413.  [default: 16Mi]"),
@@ -94,7 +106,9 @@ def chosen_endpoint(config: Config, workspace: str, ind: int | None, endpoint: s
 
 def PolicyOptions(command: F) -> F:
     """Let a command say which models stay."""
+    from kaos.retention import LONGEST  # not for every command that has options
+
     last = "Keep the models of the newest jobs that made some, so many of each kind."
     days = "Keep models of jobs that ended less than so many days ago."
-    command = click.option("--keep-days", type=click.FloatRange(0), help=days)(command)
+    command = click.option("--keep-days", type=FiniteRange(0, LONGEST), help=days)(command)
     return click.option("--keep-last", type=click.IntRange(0), help=last)(command)

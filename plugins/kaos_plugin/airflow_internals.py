@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 _SYNC_ATTEMPTS = 5
 _SETTLED = 3.0
+_LONGEST_CRON = 500
+"""Characters; all numbers of all fields, one by one, have fewer."""
 _KEYS = 500
 """Pairs in one query: PostgreSQL refuses thousands as too deep."""
 
@@ -360,6 +362,8 @@ def check_cron(cron: str, timezone: str) -> None:
     :raises InvalidScheduleError: they cannot
     """
     advice = "Give minute, hour, day, month and weekday, such as '0 3 * * *', or a word such as @daily."
+    if len(cron) > _LONGEST_CRON:
+        raise InvalidScheduleError(f"The cron expression has {len(cron)} characters.", advice)
     if len(cron.split()) != 5 and not re.fullmatch("@[a-z]+", cron):
         raise InvalidScheduleError(f"{cron!r} is no cron expression of five fields.", advice)
     try:

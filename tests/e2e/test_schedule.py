@@ -242,6 +242,7 @@ def test_refusals(kaos: Kaos) -> None:
         (["--cron", "* * * * * *"], "no cron expression of five fields"),
         (["--cron", "@daily", "--timezone", "Mars"], "There is no time zone 'Mars'"),
         (["--cron", "@daily", "--every", "6h"], "one kind of time"),
+        (["--cron", "0," * 300 + "0 * * * *"], "has 609 characters"),
         (["--every", "1s"], "out of bounds"),
         (["--on-data", "--always"], "never always"),
         (["--cron", "@daily", "--job", "train"], "cannot name a schedule"),

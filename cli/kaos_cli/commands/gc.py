@@ -10,7 +10,7 @@ from kaos.schema.retention import Collected, CollectRequest
 from kaos_cli import gc_output
 from kaos_cli.client import connect
 from kaos_cli.config import current_workspace, load_config
-from kaos_cli.options import PolicyOptions
+from kaos_cli.options import FiniteRange, PolicyOptions
 from kaos_cli.output import OutputOption, done, print_json, say
 from kaos_cli.retention import RetentionClient
 
@@ -22,7 +22,7 @@ from kaos_cli.retention import RetentionClient
 @click.option("--dry-run", is_flag=True, help="Show what would go, and remove nothing.")
 @click.option(
     "--grace",
-    type=click.FloatRange(0, 24 * 365),
+    type=FiniteRange(0, 24 * 365),
     default=24,
     show_default=True,
     help="Hours for which unfinished uploads stay.",
