@@ -96,8 +96,8 @@ class Gateway:
                 _write(self.table, text)
             try:
                 self._apply(wanted)
-            except (FileNotFoundError, ConnectionRefusedError):
-                return  # it does not run; when it starts it reads the table
+            except (FileNotFoundError, ConnectionError):
+                return  # it does not run, or ended just now; when it starts it reads the table
 
     def answers(self) -> bool:
         """Tell whether the gateway runs."""

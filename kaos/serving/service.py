@@ -12,7 +12,6 @@ A service listens on the port in ``PORT``, on the address in ``KAOS_HOST``, and 
 
 from __future__ import annotations
 
-import json
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -256,7 +255,8 @@ def last_lines(services: Services, directory: Path, count: int = 15) -> list[str
 
 def _choose(root: Path) -> int:
     """Return a port that no service of this machine has and on which nothing listens."""
-    taken = {json.loads(path.read_text())["port"] for path in root.glob(f"*/*/{_SPEC}")}
+    # One that ends meanwhile takes its directory with it.
+    taken = {found.port for path in root.glob(f"*/*/{_SPEC}") if (found := kept(path.parent)) is not None}
     # Another server on this machine begins elsewhere: its services may not listen yet on what they chose.
     start = int(digest_bytes(str(root).encode())[:8], 16) + len(taken)
     for step in range(len(_PORTS)):

@@ -46,9 +46,12 @@ def read_file(engine: ContainerEngine, log: Path, offset: int) -> tuple[bytes, i
 
 def read_lines(log: Path, offset: int) -> tuple[bytes, int]:
     """Return the whole lines that were printed since `offset` of a log of podman's, and the next offset."""
-    with log.open("rb") as file:
-        file.seek(offset)
-        chunk = file.read(_CHUNK_BYTES)
+    try:
+        with log.open("rb") as file:
+            file.seek(offset)
+            chunk = file.read(_CHUNK_BYTES)
+    except FileNotFoundError:  # a later launch has just put it away
+        return b"", offset
     lines = chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True)
     while lines and lines[-1].split(b" ", 3)[2:3] == [b"P"]:  # the rest of it is still to come
         lines.pop()
