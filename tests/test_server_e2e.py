@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from e2e.harness import content_of, files_of, free_port, until
 
 from kaos_cli.server.layout import AIRFLOW_COMPONENTS, COMPONENTS
 
@@ -91,11 +92,6 @@ def marked(instance: str) -> dict[int, tuple[str, str | None]]:
     return found
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # A path with spaces, and too long for a socket.
@@ -145,22 +141,23 @@ def test_a_taken_port_is_named_before_anything_starts(server: Server, tmp_path: 
 
 
 def test_files_are_the_owners_alone(server: Server):
-    own = [path for path in server.home.rglob("*") if path.stat(follow_symlinks=False).st_uid == os.geteuid()]
-    files = [path for path in own if path.is_file() and not path.is_symlink()]
-    assert {oct(stat.S_IMODE(path.stat().st_mode)) for path in files if "store" not in path.parts} == {
-        "0o600"
+    modes = {
+        path: stat.S_IMODE(status.st_mode)
+        for path, status in files_of(server.home).items()
+        if status.st_uid == os.geteuid()
     }
+    assert {oct(mode) for path, mode in modes.items() if "store" not in path.parts} == {"0o600"}
     assert oct(stat.S_IMODE(server.home.stat().st_mode)) == "0o700"
     secrets = secrets_of(server)
-    open_files = [path for path in files if stat.S_IMODE(path.stat().st_mode) != 0o600]
-    assert not [path for path in open_files if any(secret in path.read_bytes() for secret in secrets)]
+    open_files = [path for path, mode in modes.items() if mode != 0o600]
+    assert not [path for path in open_files if any(secret in content_of(path) for secret in secrets)]
 
 
 def test_no_secret_in_the_process_list_or_a_log(server: Server):
     secrets = secrets_of(server)
     for pid in marked(server.instance["id"]):
         for name in ("cmdline", "environ"):
-            found = Path(f"/proc/{pid}/{name}").read_bytes()
+            found = content_of(Path(f"/proc/{pid}/{name}"))
             assert not any(secret in found for secret in secrets), (pid, name, found[:100])
     for log in (server.home / "logs").iterdir():
         assert not any(secret in log.read_bytes() for secret in secrets), log
@@ -254,9 +251,13 @@ def test_a_killed_process_comes_back(server: Server, name: str):
                 assert not children & set(after)
             assert before[job.pid] == after[job.pid] == ("", "a-job")
             if name == "scheduler":  # itself and its eight workers, none of its predecessor's
-                assert len([pid for pid, (component, _) in after.items() if component == "scheduler"]) == 9
+                until(lambda: len(processes_of(server, "scheduler")) == 9, 60, "nine processes")
         finally:
             job.kill()
+
+
+def processes_of(server: Server, component: str) -> list[int]:
+    return [pid for pid, (name, _) in marked(server.instance["id"]).items() if name == component]
 
 
 def test_a_new_user_can_log_in(server: Server):

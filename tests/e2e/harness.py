@@ -5,12 +5,14 @@ from __future__ import annotations
 import configparser
 import json
 import os
+import random
 import socket
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +23,11 @@ import psycopg2
 from conftest import write_tree
 
 T = TypeVar("T")
+
+_PORTS = range(5_000, 12_000)
+"""Below those of services, and those that the kernel gives to outgoing connections: one of these could take
+the port before a server listens, or while it is down, and keep it for a minute beyond its own end.
+"""
 
 DOCKERFILE = f"FROM python:{sys.version_info.major}.{sys.version_info.minor}-slim\n"
 """Asks for the Python that runs here: nothing has to be downloaded."""
@@ -143,9 +150,13 @@ class Server:
         return {key: instance[key] for key in keys} | passwords
 
     def pid(self, component: str) -> int:
-        """Return the process of a component."""
-        rows = json.loads(self.owner.start("status", "-o", "json").communicate()[0])["processes"]
-        return int(next(row["pid"] for row in rows if row["name"] == component))
+        """Return the process of a component, once it has one: a test may have killed it a moment before."""
+
+        def found() -> int | None:
+            rows = json.loads(self.owner.start("status", "-o", "json").communicate()[0])["processes"]
+            return next((row["pid"] for row in rows if row["name"] == component), None)
+
+        return until(found, 60, f"a process of {component}")
 
     def processes(self) -> Iterator[psutil.Process]:
         """Iterate over all processes of the server and of its jobs."""
@@ -190,9 +201,12 @@ class Server:
 
 
 def free_port() -> int:
-    """Return a port on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a port on which nothing listens, nor on the next one, which `kaos up` takes for its gateway."""
+    while True:
+        port = random.SystemRandom().choice(_PORTS)  # not that of `random`, which hypothesis seeds
+        doors = (("127.0.0.1", port), ("127.0.0.1", port + 1))
+        with suppress(OSError), socket.create_server(doors[0]), socket.create_server(doors[1]):
+            return port
 
 
 def until(condition: Callable[[], T | None], seconds: float, what: str, every: float = 0.1) -> T:
@@ -245,3 +259,23 @@ def write_data(root: Path, content: str = "1,2,3\n", *, name: str = "features") 
 def tree_of(root: Path) -> dict[str, bytes]:
     """Return all files below a directory."""
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def files_of(root: Path) -> dict[Path, os.stat_result]:
+    """Return all files below a directory in which a server works: some go while they are looked for."""
+    found = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with suppress(FileNotFoundError):
+                status = Path(folder, name).stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    found[Path(folder, name)] = status
+    return found
+
+
+def content_of(path: Path) -> bytes:
+    """Return the content of a file, nothing of one that went meanwhile, as those of a process do."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
