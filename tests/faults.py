@@ -62,6 +62,7 @@ class FaultServer:
     :param validators: send ETag and Last-Modified, and honour conditions and ranges
     :param ranges: honour ranges; without it the whole file comes again
     :param most: requests a second; what is beyond is answered 429 with Retry-After
+    :param held: requests that are answered; what is beyond waits for its answer until this is None
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -70,6 +71,7 @@ class FaultServer:
     validators: bool = True
     ranges: bool = True
     most: int = 0
+    held: int | None = None
     modified: float = 1_700_000_000
     faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))
     always: dict[str, Fault] = field(default_factory=dict)
@@ -133,7 +135,10 @@ class FaultServer:
             self.open[f"in {second}"] += 1
             if self.open[f"in {second}"] > self.most:
                 fault = Fault(429, (("Retry-After", "1"),))
+        number = len(self.requests)
         await asyncio.sleep(self.delay + fault.late)
+        while self.held is not None and number > self.held:
+            await asyncio.sleep(0.02)
         content = self.files.get(path)
         if content is None and fault.status == 200:
             fault = Fault(404)

@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from e2e.harness import free_port
+from e2e.harness import free_port, until
 from hypothesis import given
 from hypothesis import strategies as st
 from lab import containers
@@ -199,7 +199,8 @@ def test_a_service_is_started_reached_restarted_and_stopped(podman: containers.P
         assert engine.find({"kaos.endpoint": name}) == [name]
         os.kill(state.pid, 9)
         assert ping() == b"pong"
-        assert engine.logs(name).count(b"serving") == 2
+        # The log is written by another process than the one that answers.
+        until(lambda: engine.logs(name).count(b"serving") == 2, 20, "the second life's line")
         engine.stop(name, 1)
         state = engine.inspect(name)
         assert state is not None

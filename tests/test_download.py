@@ -410,8 +410,9 @@ def test_killed_download_asks_only_for_what_is_missing(
     server: FaultServer, here: Here, tmp_path: Path
 ) -> None:
     manifest = serving(server, MANY)
-    server.delay = 0.05
+    server.delay, server.held = 0.05, 150
     start_and_kill(tmp_path, manifest, lambda: len(server.requests) > 150)
+    server.held = None
     # Its processes end with it.
     until(lambda: server.open["now"] == 0)
     with contextlib.closing(sqlite3.connect(here.work / "urls.sqlite")) as database:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -146,14 +146,15 @@ def test_an_incomplete_directory_is_made_anew(builder: EnvironmentBuilder) -> No
 def test_who_waits_for_another_build_says_so(builder: EnvironmentBuilder, tmp_path: Path) -> None:
     path = builder.directory / "locks" / f"{SIX.digest}.lock"
     path.parent.mkdir(parents=True)
-    holder = subprocess.Popen(["flock", str(path), "sleep", "0.5"])
-    deadline = time.monotonic() + 5
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.1)
     lines: list[str] = []
-    builder.build(SIX, lines.append)
-    holder.wait()
+    with path.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+        def let_go(line: str) -> None:
+            lines.append(line)
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+        builder.build(SIX, let_go)
     assert lines[0].startswith("Another build")
 
 

@@ -51,6 +51,15 @@ def wait_for(condition, seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
+def opened() -> set[str]:
+    """Return the files that this process has open."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(descriptor.readlink()))
+    return found
+
+
 def is_alive(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
@@ -258,17 +267,18 @@ class TestLogs:
 
         def read() -> None:
             with contextlib.closing(lines):
-                found.extend(itertools.islice(lines, 4))
+                for line in itertools.islice(lines, 4):
+                    found.append(line)
 
         thread = threading.Thread(target=read)
         thread.start()
-        time.sleep(0.1)
+        wait_for(lambda: str(path) in opened())
         with path.open("a") as file:
             file.write("one\ntw")
             file.flush()
-            wait_for(lambda: len(found) == 0)
+            wait_for(lambda: found == [("a", "one")])
             file.write("o\n")
-        time.sleep(0.1)
+        wait_for(lambda: len(found) == 2)
         path.rename(tmp_path / "log.1")
         path.write_text("three\n")
         late.write_text("four\n")

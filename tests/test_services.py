@@ -171,7 +171,7 @@ def test_a_service_that_died_gets_its_port_again_and_its_logs_stay(
 ) -> None:
     spec = prepare()
     port = ready(services, spec)
-    position = services.logs(spec.directory)[1]
+    _, position = wait_for_log(services, spec, "")
     with pytest.raises((OSError, http.client.HTTPException)):
         ask(port, b"die")
     wait(lambda: ended(services, spec.directory))
@@ -180,8 +180,8 @@ def test_a_service_that_died_gets_its_port_again_and_its_logs_stay(
     assert status.reason == "exit code 3"
     assert services.relaunch(spec.directory) == port
     probe.wait_until_ready(port, 20, lambda: None)
+    assert wait_for_log(services, spec, position)[0] == b"serving echo revision 1\n"
     assert last_lines(services, spec.directory) == ["serving echo revision 1"] * 2
-    assert services.logs(spec.directory, position)[0] == b"serving echo revision 1\n"
 
 
 def test_only_the_last_logs_are_kept(services: Services, prepare: Prepare) -> None:
@@ -189,6 +189,7 @@ def test_only_the_last_logs_are_kept(services: Services, prepare: Prepare) -> No
     for _ in range(5):
         services.terminate(spec.directory, 0)
         ready(services, spec)
+    services.terminate(spec.directory, 0)  # what it printed is in its log now
     assert len(last_lines(services, spec.directory, 100)) == 4
 
 
@@ -274,7 +275,7 @@ def test_a_line_that_is_not_whole_waits_for_its_end(services: Services, prepare:
     answer = 'print(body.decode(), end="", flush=True); self.answer(200, "")'
     spec = prepare(answer=answer)
     port = ready(services, spec)
-    _, position = services.logs(spec.directory)
+    _, position = wait_for_log(services, spec, "")
     ask(port, b"half a ")
     time.sleep(0.2)
     assert services.logs(spec.directory, position) == (b"", position)

@@ -17,7 +17,7 @@ step = 0
 while not Path({flag!r}).exists():
     step += 1
     with (folder / "train.jsonl").open("a") as file:
-        print(json.dumps({{"step": step, "loss": x / step, "note": "text"}}), file=file)
+        print(json.dumps({{"step": step, "loss": x + 1 / step, "note": "text"}}), file=file)
     time.sleep(0.3)
 print("last", x)
 with (folder / "train.jsonl").open("a") as file:
@@ -45,7 +45,7 @@ def test_metrics_of_running_trials_show_and_the_last_ones_stay(
         assert [row["hyperparams"] for row in job["models"]] == [{"x": 5}, {"x": 3}]
         for row in job["models"]:
             assert row["state"] == "JOB_RUNNING"
-            assert row["score"] == row["metrics"]["loss"] == row["hyperparams"]["x"] / row["step"]
+            assert row["score"] == row["metrics"]["loss"] == row["hyperparams"]["x"] + 1 / row["step"]
         table = kaos.run("train", "info", "-j", job_id).stdout
         assert "JOB_RUNNING" in table
         assert "loss=" in table

@@ -140,7 +140,7 @@ def test_progress_shows_and_a_killed_download_goes_on(
     source = write_source(tmp_path / "source", TRAIN)
     files = {f"f{number:03d}": os.urandom(1000) for number in range(300)}
     manifest = write_manifest(tmp_path / "features" / "data.mf", remote, files)
-    remote.delay = 0.3  # 16 at a time: six seconds
+    remote.delay, remote.held = 0.3, 150  # 16 at a time: three seconds for the first half of them
     job_id = kaos.deploy("-s", source, "-m", manifest)
     with kaos.start("train", "logs", "-j", job_id, "--follow") as follower:
         row = until(lambda: progressing(kaos), 60, "the progress of the download")
@@ -149,8 +149,9 @@ def test_progress_shows_and_a_killed_download_goes_on(
         table = kaos.run("train", "list").stdout
         assert "INGESTING" in table
         assert " of 300 files, " in table
-        until(lambda: len(remote.requests) > 100, 60, "a third of the files")
+        until(lambda: len(remote.requests) > 150, 60, "half of the files")
         task(server).kill()
+        remote.held = None
         info = kaos.ended(job_id, 120)
         _, told = follower.communicate(timeout=60)
     assert info["state"] == "JOB_SUCCESS", info

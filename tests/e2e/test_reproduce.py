@@ -154,13 +154,18 @@ if Path({str(marker)!r}).exists():
 
 
 def test_nobody_has_to_wait_for_the_verdict(kaos: Kaos, tmp_path: Path) -> None:
-    slow = f"{SCORE}\nimport time\ntime.sleep(1.5)\n"
-    job_id = kaos.deploy_and_wait("-s", write_source(tmp_path / "s", slow), "-d", write_data(tmp_path / "d"))
+    go = tmp_path / "go"
+    go.touch()
+    held = f"{SCORE}\nimport time\nwhile not Path({str(go)!r}).exists():\n    time.sleep(0.05)\n"
+    job_id = kaos.deploy_and_wait("-s", write_source(tmp_path / "s", held), "-d", write_data(tmp_path / "d"))
     (model,) = kaos.info(job_id)["models"]
+    go.unlink()
     started = kaos.json("train", "reproduce", "-m", model["model_id"], "--no-wait")
     assert "no verdict yet" in kaos.run("train", "info", "-j", started["job_id"]).stdout
+    go.touch()
     found = until(lambda: kaos.info(started["job_id"])["reproduction"], 60, "the verdict")
     assert found["verdict"] == "identical"
+    go.unlink()
     killed = kaos.json("train", "reproduce", "-m", model["model_id"], "--no-wait")["job_id"]
     kaos.run("train", "kill", "-j", killed)
     found = kaos.info(killed)["reproduction"]

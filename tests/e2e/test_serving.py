@@ -36,15 +36,16 @@ def endpoint(kaos: Kaos, tmp_path: Path) -> Endpoint:
     return Endpoint.deploy(kaos, write_serve(tmp_path / "serve"))
 
 
-def services(name: str) -> list[psutil.Process]:
-    """Return the processes of an endpoint's services."""
-    found = []
+def services(name: str) -> dict[psutil.Process, str]:
+    """Return the processes of an endpoint's services, with their revisions."""
+    found = {}
     for process in psutil.process_iter():
         try:
-            if process.environ().get("KAOS_ENDPOINT") == name:
-                found.append(process)
+            environ = process.environ()
         except psutil.Error:
             continue
+        if environ.get("KAOS_ENDPOINT") == name:
+            found[process] = environ["KAOS_REVISION"]
     return found
 
 
@@ -86,7 +87,7 @@ def test_a_trained_model_is_served_and_comes_back(kaos: Kaos, workspace: str, tm
     )
     assert endpoint.ask()[0] == 404
     assert kaos.json("serve", "list") == []
-    until(lambda: not services(endpoint.name), 10, "the end of the services")
+    until(lambda: not services(endpoint.name), 30, "the end of the services")
 
 
 def test_an_imported_model_is_served(kaos: Kaos, tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_a_revision_that_fails_its_probe_takes_no_traffic(endpoint: Endpoint, tm
     assert [each["state"] for each in info["revisions"]] == ["PIPELINE_FAILURE"] * 3 + ["PIPELINE_RUNNING"]
     log = endpoint.kaos.run("serve", "logs", "-e", endpoint.name, "-r", "2").stdout
     assert "it has 3 features" in log
-    until(lambda: len({p.environ()["KAOS_REVISION"] for p in services(endpoint.name)}) == 1, 10, "their end")
+    until(lambda: set(services(endpoint.name).values()) == {"1"}, 30, "their end")
 
 
 def test_the_first_revision_of_an_endpoint_fails(kaos: Kaos, tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_two_deploys_at_once_to_one_name_do_not_mix(kaos: Kaos, tmp_path: Path) 
         numbers[json.loads(out)["revision"]] = number
     assert set(numbers) == {1, 2}
     endpoint = Endpoint(kaos, name, json.loads(out)["url"])
-    until(lambda: endpoint.info()["current"] == 2, 60, "the later one")
+    until(lambda: endpoint.ask() == (200, f"2 {numbers[2]}"), 60, "the later one")
     until(
         lambda: all(each["state"] != "PIPELINE_STARTING" for each in endpoint.info()["revisions"]), 60, "both"
     )
@@ -287,7 +288,7 @@ def test_a_hundred_mebibytes_pass_where_they_may(kaos: Kaos, tmp_path: Path) -> 
 def test_an_endpoint_that_dies_comes_back(endpoint: Endpoint) -> None:
     (process,) = {p for p in services(endpoint.name) if "serve" in " ".join(p.cmdline())}
     process.send_signal(signal.SIGKILL)
-    endpoint.answers_within(15)
+    endpoint.answers_within(30)
     for _ in range(3):  # its pauses grow
         endpoint.ask(b"die")
         endpoint.answers_within(30)
@@ -328,10 +329,10 @@ def test_supervisor_and_down_and_up_leave_endpoints(endpoint: Endpoint, server: 
     assert before <= {process.pid for process in services(endpoint.name)}  # the services went on
     server.owner.run("up", seconds=280)
     server.owner.run("down", seconds=120)
-    assert services(endpoint.name) == []
+    assert services(endpoint.name) == {}
     shutil.rmtree(server.home / "work" / "endpoints")  # what is not on disk any more comes from the store
     server.owner.run("up", seconds=280)
-    endpoint.answers_within(30)
+    endpoint.answers_within(90)  # the endpoints of all the tests before start with it
     assert endpoint.revision() == 1
 
 
@@ -366,7 +367,7 @@ def test_metrics_for_prometheus(endpoint: Endpoint) -> None:
 def test_killing_a_workspace_ends_its_endpoints(endpoint: Endpoint, kaos: Kaos, workspace: str) -> None:
     kaos.run("workspace", "kill", "-n", workspace, "--yes")
     assert endpoint.ask()[0] == 404
-    until(lambda: not services(endpoint.name), 10, "the end of the services")
+    until(lambda: not services(endpoint.name), 30, "the end of the services")
 
 
 @pytest.mark.parametrize(

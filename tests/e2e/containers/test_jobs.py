@@ -322,7 +322,7 @@ def test_a_killed_job_leaves_no_container(kaos: Kaos, tmp_path: Path, data: Path
     until(lambda: "second 1" in kaos.log(job_id), 60, "the script's first lines")
     assert len(names(f"kaos.job={job_id}")) == 1
     kaos.run("train", "kill", "-j", job_id)
-    until(lambda: names(f"kaos.job={job_id}") == [], 5, "the end of the container")
+    until(lambda: names(f"kaos.job={job_id}") == [], 20, "the end of the container")
     assert kaos.info(job_id)["state"] == "JOB_KILLED"
 
 
