@@ -190,15 +190,18 @@ def test_lines_can_be_read_while_the_script_runs(runtime: Runtime, prepare: Prep
         "    while not Path(sys.argv[1], str(number)).exists(): time.sleep(0.01)\n"
     )
     handle = runtime.launch(spec)
-    offset, delays = 0, list[float]()
+    text, offset, delays = b"", 0, []
 
-    def line() -> float | None:
-        nonlocal offset
+    def printed() -> bool:
+        nonlocal text, offset
         chunk, offset = runtime.logs(handle, offset)
-        return float(chunk) if chunk else None
+        text += chunk
+        return text.endswith(b"\n")  # which Python may write by itself
 
     for number in range(8):
-        wait(lambda: (printed := line()) and delays.append(time.time() - printed) is None)
+        wait(printed)
+        delays.append(time.time() - float(text))
+        text = b""
         assert runtime.observe(handle).state is RunState.RUNNING
         (spec.output / str(number)).touch()  # it goes on when its line was read
     assert min(delays) < 0.2, delays  # the others tell how busy the machine is

@@ -106,7 +106,7 @@ class Kaos:
         """Return what ``train info`` says of a job."""
         return self.json("train", "info", "-j", job_id)
 
-    def ended(self, job_id: str, seconds: float = 90) -> Any:
+    def ended(self, job_id: str, seconds: float = 240) -> Any:
         """Return what ``train info`` says of a job once it has ended."""
         return until(lambda: ended(self.info(job_id)), seconds, f"the end of job {job_id}")
 
@@ -228,7 +228,10 @@ def task(server: Server) -> psutil.Process:
     scheduler = psutil.Process(server.pid("scheduler"))
 
     def only() -> psutil.Process | None:
-        found = [child for worker in scheduler.children() for child in worker.children()]
+        try:
+            found = [child for worker in scheduler.children() for child in worker.children()]
+        except psutil.NoSuchProcess:  # a worker that ended between the two looks
+            return None
         return found[0] if len(found) == 1 else None
 
     return until(only, 20, "the end of all other tasks")
