@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -203,5 +204,9 @@ class TrialRecord(Value):
 
 
 def small(record: Value) -> dict[str, Any]:
-    """Return a record as plain JSON values, as Airflow keeps them in an XCom."""
-    return record.model_dump(mode="json")
+    """Return a record as plain JSON values, as Airflow keeps them in an XCom.
+
+    NaN and infinities, which scripts may have among their metrics, are text there: Airflow refuses them.
+    """
+    plain: dict[str, Any] = json.loads(record.model_dump_json(), parse_constant=str)
+    return plain

@@ -109,7 +109,9 @@ def parse(content: bytes, *, samples: int | None, seed: int, most: int) -> Space
     :raises InvalidParametersError: all that is wrong with the file, or too many trials
     """
     try:
-        document = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        document = json.loads(
+            content, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique
+        )
     except (ValueError, RecursionError) as error:
         raise InvalidParametersError(
             f"The hyperparameters are not valid JSON: {error}.", _GRID_HINT
@@ -192,6 +194,13 @@ def _range(value: dict[str, Any]) -> Range:
     if log and low <= 0:
         raise ValueError(f"a logarithmic range begins above 0, not at {low}")
     return Range(min=low, max=high, log=log, integer=isinstance(low, int) and isinstance(high, int))
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text} is more than a number can be")
+    return number
 
 
 def _refuse_constant(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from kaos.errors import InvalidConditionError
 from kaos.gate import LONGEST, Comparison, Condition, Every, Metric, Node, Not, Number, Some
+from kaos.lineage import small
 
 OPERATORS = {
     "<": operator.lt,
@@ -212,3 +214,7 @@ def test_what_was_compared_is_kept_as_json() -> None:
     verdict = Condition("a > 0.5 and b < current").of({"a": math.inf, "b": math.nan}, {"b": 1.0})
     again: Any = type(verdict).parse(verdict.encode())
     assert again == verdict
+    # Airflow refuses an XCom with what is no JSON.
+    plain = json.loads(json.dumps(small(verdict), allow_nan=False))
+    assert plain["compared"][0]["left"] == "Infinity"
+    assert type(verdict).model_validate(plain) == verdict

@@ -72,6 +72,7 @@ def test_samples_stay_in_their_range_and_repeat(low: float, width: float, log: b
         (b"{}", "no JSON object"),
         (b'{"a": []}', "'a': the list is empty"),
         (b'{"a": [NaN]}', "NaN is no value"),
+        (b'{"a": [1, -1e999]}', "-1e999 is more than a number can be"),
         (b'{"a": Infinity}', "Infinity is no value"),
         (b'{"a b": [1]}', "'a b': no name"),
         (b'{"": [1]}', "'': no name"),

@@ -278,6 +278,11 @@ def test_a_file_that_is_not_in_the_bundle_is_named(history: History) -> None:
     with pytest.raises(UnknownNameError, match=r"no file in /features:\w+ 'training/A.csv'") as error:
         find(history, f"/features:{data.digest[:5]}/training/A.csv")
     assert "training/a.csv" in error.value.next_step
+    manifest = history.manifest({"https://example.org/a.csv": "training/a.csv"})
+    history.train(history.bundle("source", CODE), data, manifest=manifest)
+    with pytest.raises(UnknownNameError, match=r"no file in /features:\w+ 'training/a.csv'") as error:
+        find(history, f"/features:{manifest.digest[:9]}/training/a.csv")
+    assert "ask about a URL" in error.value.next_step
 
 
 def test_a_beginning_of_several_is_refused(history: History) -> None:

@@ -105,6 +105,12 @@ class Finder:
         _check_one(ref, meant)
         if path is None:
             return Found(f"{nodes[0].kind} {nodes[0].label}", _ids(nodes), identities=frozenset(meant))
+        if nodes[0].kind == MANIFEST:
+            raise UnknownNameError(
+                f"file in {nodes[0].label}",
+                path,
+                next_step="It is a manifest: ask about a URL of it, or a file in the data that it gave.",
+            )
         self._check_kept(nodes[0])
         file = self._tree(nodes[0]).file(path)
         if file is None:

@@ -51,6 +51,7 @@ _GRACE = timedelta(minutes=1)
 _publishing = Lock()
 _END_SECONDS = 10
 _START_ATTEMPTS = 5
+_LOG = "its log is in Airflow's UI."
 _STATES = {
     "queued": JobState.STARTING,
     "running": JobState.RUNNING,
@@ -406,14 +407,16 @@ def _stage(document: JobDocument, tasks: Sequence[Task]) -> Stage:
 
 
 def _reason(state: JobState, outcome: JobOutcome | None, run: Run | None, tasks: Sequence[Task]) -> str:
+    failed = ", ".join(_task_name(task) for task in tasks if task.state == "failed") or "the run"
     if outcome is not None:
-        return outcome.reason
+        # The run of a schedule goes on after its job, and what fails then is in no record of the job.
+        late = state is JobState.SUCCESS and run is not None and _STATES[run.state] is JobState.FAILURE
+        return f"There is a model, but then Airflow failed {failed}; {_LOG}" if late else outcome.reason
     if state is not JobState.FAILURE:
         return ""
     if run is None:
         return "The job never started: the server stopped first, or its history was removed. Deploy again."
-    failed = [_task_name(task) for task in tasks if task.state == "failed"]
-    return f"Airflow failed {', '.join(failed) or 'the run'}; its log is in Airflow's UI."
+    return f"Airflow failed {failed}; {_LOG}"
 
 
 def _task_name(task: Task) -> str:

@@ -61,7 +61,11 @@ def test_better_models_are_promoted_and_worse_ones_stay_out(
     assert endpoint.revision() == 2
     tasks = until(lambda: ended_tasks(server, token, broken), 30, "the end of the run")
     assert tasks["promote"] == "failed"
-    assert kaos.info(broken["job_id"])["state"] == "JOB_SUCCESS"  # there is a model; it does not serve
+    broken = kaos.info(broken["job_id"])
+    assert broken["state"] == "JOB_SUCCESS"  # there is a model; it does not serve
+    assert "There is a model, but then Airflow failed promote" in broken["reason"]
+    drawn = kaos.run("train", "provenance", "-m", broken["models"][0]["model_id"], "--format", "json")
+    assert "Warning" not in drawn.stderr  # the job's record and the run's history do not contradict
 
     kaos.run(*promote, "--if", condition, "--approve")
     data(0.7)

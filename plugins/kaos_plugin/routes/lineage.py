@@ -60,7 +60,7 @@ def get_model_provenance(
 ) -> Response:
     """Return everything that made a model, drawn."""
     graph, focus = lineage.of_model(workspace, model_id)
-    return _picture(graph, focus, format, f"model-{graph.by_id[focus].label}", session)
+    return _picture(workspace, graph, focus, format, f"model-{graph.by_id[focus].label}", session)
 
 
 @router.get(
@@ -75,7 +75,7 @@ def get_endpoint_provenance(
 ) -> Response:
     """Return everything that made an endpoint, drawn."""
     graph, focus = lineage.of_served(workspace, name, everything=all_revisions)
-    return _picture(graph, focus, format, name, session)
+    return _picture(workspace, graph, focus, format, name, session)
 
 
 @router.get("/workspaces/{workspace}/lineage/upstream")
@@ -118,11 +118,13 @@ def rebuild_from_store(user: User, session: SessionDep) -> Rebuilt:
     return rebuild(user, session)
 
 
-def _picture(graph: Graph, focus: str, wanted: PictureFormat, name: str, db: Session) -> Response:
+def _picture(
+    workspace: WorkspaceCatalog, graph: Graph, focus: str, wanted: PictureFormat, name: str, db: Session
+) -> Response:
     """Return a picture with the name that a file of it shall have, and what Airflow's history contradicts."""
     content = lineage.rendered(graph, focus, wanted)
     headers = {"Content-Disposition": f'attachment; filename="{lineage.file_name(name, wanted)}"'}
-    notes = lineage.contradictions(graph, db)
+    notes = lineage.contradictions(workspace.workspace.name, graph, db)
     if notes:
         headers["Kaos-Notes"] = json.dumps(notes)
     return Response(content, media_type=MEDIA[wanted], headers=headers)
