@@ -17,6 +17,7 @@ from kaos.endpoint import Endpoint
 from kaos.errors import CorruptObjectError, InvalidInputError, UnknownNameError
 from kaos.job import ManifestPin
 from kaos.models import Models
+from kaos.names import dag_id
 from kaos.reachability import Reachability, digests_in
 from kaos.removals import COLLECTIONS, Removals
 from kaos.retention import Decision, JobFacts, RetentionPolicy, decide
@@ -255,6 +256,7 @@ def _view(
     view = WorkspaceView(catalog, policies.get(catalog.workspace.name, RetentionPolicy()))
     removals = Removals(catalog)
     _look_at_jobs(view, running, now)
+    _look_at_schedules(view, running)
     _look_at_endpoints(view, running, now)
     for move in Models(catalog).tags():
         if move.model_id is not None:
@@ -298,6 +300,20 @@ def _look_at_jobs(view: WorkspaceView, running: Running, now: datetime) -> None:
         if ended_at is None:
             for key in models.get(job_id, ()):
                 view.needed[key] = "its job runs"
+
+
+def _look_at_schedules(view: WorkspaceView, running: Running) -> None:
+    """Note the models of jobs whose schedule's run goes on: one may wait for a person, and be deployed then."""
+    refs = view.catalog.store.refs
+    models = {job.job_id: job.models for job in view.jobs if job.ended_at is not None}
+    for name in refs.names(f"workspaces/{view.name}/schedules"):
+        ref = refs.get(name)
+        # A schedule's runs come one after the other: it is the newest, if any.
+        for pinned in ScheduleState.parse(ref.value).pinned[-1:] if ref is not None else ():
+            made = models.get(pinned.job_id)
+            if made and running(dag_id(view.name, name.rpartition("/")[2]), pinned.run_id):
+                for model in made:
+                    view.needed.setdefault(model, "its schedule's run goes on")
 
 
 def _look_at_endpoints(view: WorkspaceView, running: Running, now: datetime) -> None:

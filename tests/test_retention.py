@@ -22,6 +22,7 @@ from kaos.models import Models
 from kaos.reachability import Reachability
 from kaos.removals import Removals, removed_object
 from kaos.retention import JobFacts, Note, RetentionPolicy, decide
+from kaos.schedules import Schedules, Unless
 from kaos.schema.retention import Collected
 from kaos.store import Store, Uses, memory_store, open_file_store
 from kaos.store.verify import verify_store
@@ -233,6 +234,18 @@ def test_running_job_keeps_everything(team: Team) -> None:
     models = team.end(document, records)
     assert all(team.whole(model) for model in models)
     check(team)
+
+
+def test_a_model_that_waits_for_a_person_stays(team: Team) -> None:
+    """The job of a schedule has ended, and its run goes on."""
+    document = team.begin()
+    Schedules(team.workspace).pin("nightly", document, Unless.NEVER, datetime.now(UTC))
+    (model,) = team.end(document, team.run(document, ["output"]))
+    team.train("other", source="other", data="other data")
+    assert gc(team.store, NONE, running=True).workspaces[0].reasons == {"its schedule's run goes on": 1}
+    assert team.whole(model)
+    gc(team.store, NONE)
+    assert not team.whole(model)
 
 
 def test_what_a_running_job_found_is_not_discarded_before_it_ends(team: Team) -> None:

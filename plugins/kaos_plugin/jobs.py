@@ -285,11 +285,11 @@ def promoted(workspace: WorkspaceCatalog, job_id: str) -> str:
     if decision.outcome != "promoted":
         return f"{model} was {decision.outcome} of {endpoint} {how}"
     revision = promotions.revision(job_id)
-    number = revision.revision if revision is not None else "the next"
+    number = f"revision {revision.revision}" if revision is not None else "the next revision"
     outcome = promotions.endpoints.outcome(endpoint, revision.revision) if revision is not None else None
     state = "is on its way" if outcome is None else "is routed" if outcome.succeeded else "failed"
     why = f" ({_first_line(outcome.reason)})" if outcome is not None and outcome.reason else ""
-    return f"{model} was promoted to revision {number} of {endpoint}, which {state}{why}, {how}"
+    return f"{model} was promoted to {number} of {endpoint}, which {state}{why}, {how}"
 
 
 def _first_line(text: str) -> str:

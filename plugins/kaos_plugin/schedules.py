@@ -220,7 +220,7 @@ def _last(records: Schedules, name: str, tick: Tick, db: Session) -> LastRun:
     state, reason, workspace = None, tick.reason, records.workspace
     if tick.job_id is not None and records.pinned(name, tick.run_id) is not None:
         state, reason = job_state(workspace, workspace.job(tick.job_id)[0], db)
-        reason = promoted(workspace, tick.job_id) or reason
+        reason = ". ".join(filter(None, (promoted(workspace, tick.job_id), reason)))
     return LastRun(
         at=tick.at,
         job_id=tick.job_id,
