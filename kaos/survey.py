@@ -303,7 +303,7 @@ def _look_at_jobs(view: WorkspaceView, running: Running, now: datetime) -> None:
 
 
 def _look_at_schedules(view: WorkspaceView, running: Running) -> None:
-    """Note the models of jobs whose schedule's run goes on: one may wait for a person, and be deployed then."""
+    """Note the models of jobs whose schedule's run goes on: one may wait for a person."""
     refs = view.catalog.store.refs
     models = {job.job_id: job.models for job in view.jobs if job.ended_at is not None}
     for name in refs.names(f"workspaces/{view.name}/schedules"):
