@@ -645,6 +645,17 @@ def test_names_of_any_kind_can_be_drawn(history: History) -> None:
     assert model_id in drawn
 
 
+def test_a_long_reason_is_folded(history: History) -> None:
+    _, (model_id,) = history.train(history.bundle("source", CODE), history.bundle("data", DATA, "features"))
+    why = " ".join(f"reason{number}" for number in range(20))
+    Models(history.workspace).move_tag("best", model_id, "ada", f"{why}\n{'x' * 100} {'and so on ' * 50}")
+    drawn = dot.source(read(history))
+    assert all(f"reason{number}" in drawn for number in range(20))
+    rows = re.findall(r'POINT-SIZE="10"[^>]*>([^<]*)<', drawn)
+    assert max(map(len, rows)) <= 60
+    assert sum("and so on" in row for row in rows) == 1
+
+
 @pytest.mark.parametrize("count", [1, 2, 200])
 def test_a_grid_stays_readable(history: History, count: int) -> None:
     source, data = history.bundle("source", CODE), history.bundle("data", DATA, "features")

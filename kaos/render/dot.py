@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.util import find_spec
@@ -32,6 +33,10 @@ _TOGETHER = 8
 """Nodes with the same causes and effects up to which each has a box of its own."""
 _DETAILED = 40
 """Boxes up to which each says all that is known."""
+_WIDE = 60
+"""Characters of a row in a box, at most."""
+_FOLDS = 5
+"""Rows of one thing that is known, at most."""
 _MOST = 3000
 """Boxes that are drawn at most."""
 _SECONDS = 120
@@ -131,8 +136,8 @@ def _label(box: _Box, *, detailed: bool, thick: bool) -> str:
         return _table(plural(len(box.nodes), node.kind), _cells(box.nodes), colour, thick=thick)
     rows = [f'<TR><TD ALIGN="LEFT"><B>{_text(_short(node.label, 48))}</B></TD></TR>']
     told = lines(node) if detailed else []
-    for line in told:
-        shown = f'<FONT POINT-SIZE="10" COLOR="{_FAINT}">{_text(_short(line, 60))}</FONT>'
+    for line in (row for each in told for row in _folded(each)):
+        shown = f'<FONT POINT-SIZE="10" COLOR="{_FAINT}">{_text(line)}</FONT>'
         rows.append(f'<TR><TD ALIGN="LEFT">{shown}</TD></TR>')
     return _table(node.kind, rows, colour, thick=thick)
 
@@ -182,6 +187,14 @@ def _text(text: str) -> str:
 
 def _begin(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _folded(text: str) -> list[str]:
+    """Return text as the rows of a box: why something was decided, or removed, is longer than one."""
+    rows = textwrap.wrap(text, _WIDE, break_long_words=False)
+    if len(rows) > _FOLDS:
+        rows = [*rows[: _FOLDS - 1], " ".join(rows[_FOLDS - 1 :])]
+    return [_short(row, _WIDE) for row in rows]
 
 
 def _short(text: str, most: int) -> str:
