@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import http.client
 import json
+import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +29,7 @@ from kaos.runtime.base import Environment, RunState
 from kaos.runtime.container.builders import DockerBuilder, PodmanBuilder
 from kaos.runtime.container.engine import Docker, Podman
 from kaos.runtime.container.images import Images, ImageSpec
-from kaos.serving import probe
+from kaos.serving import probe, service
 from kaos.serving.container import ContainerServices
 from kaos.serving.gateway import Gateway, Route, Target
 from kaos.serving.process import ProcessServices
@@ -42,6 +46,8 @@ ENVIRONMENT = Environment(
     seconds=0,
     reused=True,
 )
+
+_PR_CAPBSET_DROP = _CAP_SYS_RESOURCE = 24
 
 only_processes = pytest.mark.parametrize("services", ["process"], indirect=True)
 
@@ -285,6 +291,43 @@ def test_a_line_that_is_not_whole_waits_for_its_end(services: Services, prepare:
     assert last_lines(services, spec.directory)[-2:] == ["half a line", "and "]
 
 
+@only_processes
+def test_a_long_log_comes_in_whole_lines_and_a_huge_one_is_not_kept(
+    services: Services, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = prepare().directory
+    expected = [f"line {number} é".encode() for number in range(100_000)]
+    write_tree(directory, {"log.0": b"\n".join(expected) + b"\n", "run/run.log": b"\n".join(expected)})
+    found, position = [], ""
+    while (chunk := services.logs(directory, position))[0]:
+        text, position = chunk
+        found += text.removesuffix(b"\n").split(b"\n")
+    assert found == expected * 2
+    monkeypatch.setattr(service, "LARGEST_LOG", 1000)
+    monkeypatch.setattr(service, "_LARGEST_PAST", 2000)
+    services.trim(directory)
+    assert (directory / "run" / "run.log").stat().st_size == 0
+    kept = (directory / "log.1").read_bytes()
+    assert 1900 < len(kept) <= 2000
+    assert kept.split(b"\n") == expected[-len(kept.split(b"\n")) :]
+
+
+def test_an_answer_that_comes_byte_by_byte_keeps_nobody_waiting() -> None:
+    def drip(listener: socket.socket) -> None:
+        with suppress(OSError), listener.accept()[0] as connection:
+            for byte in b"HTTP/1.1 200 OK\r\nX: " + bytes(200):
+                connection.sendall(bytes([byte]))
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=[listener])
+        thread.start()
+        began = time.monotonic()
+        assert not probe.ping(listener.getsockname()[1], 0.5)
+        assert time.monotonic() - began < 3
+        thread.join()
+
+
 def wait_for_log(services: Services, spec: ServiceSpec, position: str) -> tuple[bytes, str]:
     wait(lambda: services.logs(spec.directory, position)[0])
     return services.logs(spec.directory, position)
@@ -346,6 +389,30 @@ def test_a_body_of_unknown_length_is_refused(
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(request.encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 411 ")
+
+
+def test_a_body_of_unknown_length_does_not_come_by_another_protocol_either(
+    gateway: tuple[Gateway, int],
+) -> None:
+    _, port = gateway
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
+
+
+def test_the_gateway_runs_with_few_descriptors(tmp_path: Path) -> None:
+    made = Gateway(tmp_path / "gateway", tmp_path)
+    made.write_config("127.0.0.1", free_port())
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+        ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, _CAP_SYS_RESOURCE, 0, 0, 0)  # root may raise it, else
+
+    with subprocess.Popen(made.command(), preexec_fn=few, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait(made.answers)
+        finally:
+            process.kill()
 
 
 def test_names_in_a_path_cannot_break_the_answer(gateway: tuple[Gateway, int]) -> None:

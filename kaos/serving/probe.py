@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import mimetypes
 import socket
+import threading
 import time
 from collections.abc import Callable
 
@@ -82,10 +84,22 @@ def content_type(name: str) -> str:
 def _ask(
     port: int, method: str, path: str, body: bytes, headers: dict[str, str], seconds: float
 ) -> tuple[int, bytes]:
+    """Return status and answer, within `seconds`: one that comes byte by byte keeps nobody waiting."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
-        connection.request(method, path, body=body or None, headers=headers)
-        response = connection.getresponse()
-        return response.status, response.read(1 << 20)
+        connection.connect()
+        late = threading.Timer(seconds, _hang_up, [connection.sock])
+        late.start()
+        try:
+            connection.request(method, path, body=body or None, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read(1 << 20)
+        finally:
+            late.cancel()
     finally:
         connection.close()
+
+
+def _hang_up(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it is closed already
+        connection.shutdown(socket.SHUT_RDWR)

@@ -57,4 +57,6 @@ class ProcessServices(LocalServices):
                 chunk = file.read(_CHUNK_BYTES)
         except FileNotFoundError:
             return b"", offset
+        if len(chunk) == _CHUNK_BYTES:  # there is more: the rest of the last line comes with it
+            chunk = chunk[: chunk.rfind(b"\n") + 1] or chunk
         return chunk, offset + len(chunk)

@@ -12,13 +12,14 @@ A service listens on the port in ``PORT``, on the address in ``KAOS_HOST``, and 
 
 from __future__ import annotations
 
+import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
 from kaos.digest import digest_bytes
-from kaos.errors import KaosError
+from kaos.errors import InvalidInputError, KaosError
 from kaos.lineage import ImageRecord
 from kaos.resources import Resources
 from kaos.runtime import wrapper
@@ -32,6 +33,7 @@ _PORTS = range(20_000, 32_000)
 _SPEC = "service.json"
 _KEPT_LOGS = 3
 LARGEST_LOG = 16 << 20
+_LARGEST_PAST = 2 * LARGEST_LOG
 _LONGEST_LINE = 1 << 20
 
 
@@ -174,7 +176,10 @@ class LocalServices(Services):
 
     def relaunch(self, directory: Path) -> int:
         """Start the service of a directory once more."""
-        return self.launch(Kept.parse((directory / _SPEC).read_bytes()).spec)
+        found = kept(directory)
+        if found is None:
+            raise FileNotFoundError(f"No service was launched in {directory}.")
+        return self.launch(found.spec)
 
     def port(self, directory: Path) -> int | None:
         """Return the port of the service that was last launched in a directory, or None."""
@@ -219,7 +224,7 @@ class LocalServices(Services):
                 return
         except FileNotFoundError:
             return
-        _store_log(directory, log.read_bytes())
+        _store_log(directory, _last_of(log))
         with log.open("r+b") as file:
             file.truncate(0)
 
@@ -231,10 +236,13 @@ class LocalServices(Services):
 
 
 def kept(directory: Path) -> Kept | None:
-    """Return what the directory of a service remembers, None if none was ever launched there."""
+    """Return what the directory of a service remembers, None if none was ever launched there.
+
+    What was lost in part with the machine's power is nothing either.
+    """
     try:
         return Kept.parse((directory / _SPEC).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, InvalidInputError):
         return None
 
 
@@ -283,8 +291,17 @@ def _past(directory: Path) -> list[int]:
 def _keep_log(directory: Path) -> None:
     log = directory / "run" / wrapper.LOG
     if log.exists():
-        _store_log(directory, log.read_bytes())
+        _store_log(directory, _last_of(log))
         log.unlink()
+
+
+def _last_of(log: Path) -> bytes:
+    """Return what a log holds; of one that grew faster than anybody could look at it, the last lines."""
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LARGEST_PAST))
+        content = file.read(_LARGEST_PAST)
+    return content if size <= _LARGEST_PAST else content[content.find(b"\n") + 1 :]
 
 
 def _store_log(directory: Path, content: bytes) -> None:

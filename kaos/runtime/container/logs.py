@@ -36,9 +36,11 @@ def read_file(engine: ContainerEngine, log: Path, offset: int) -> tuple[bytes, i
             chunk = file.read(_CHUNK_BYTES)
     except FileNotFoundError:
         return b"", offset
-    if not isinstance(engine, Podman):
-        return chunk, offset + len(chunk)
     whole = chunk[: chunk.rfind(b"\n") + 1]
+    if not isinstance(engine, Podman):
+        if len(chunk) == _CHUNK_BYTES:  # there is more: the rest of the last line comes with it
+            chunk = whole or chunk
+        return chunk, offset + len(chunk)
     if not whole and len(chunk) == _CHUNK_BYTES:
         return chunk, offset + len(chunk)  # no log of podman's has such a line
     return decode(whole), offset + len(whole)

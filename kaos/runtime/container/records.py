@@ -60,10 +60,10 @@ class Handle(Value):
 
 
 def read(path: Path) -> Record | None:
-    """Return what a record holds, None if it is not there."""
+    """Return what a record holds, None if it is not there, or was lost in part with the machine's power."""
     try:
         record: Record = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
     return record
 
