@@ -59,7 +59,7 @@ class Limits(Value):
     max_body: int = Field(default=16 << 20, ge=1)
     timeout: float = Field(default=60, ge=0.1, le=3600)
     start_timeout: float = Field(default=300, ge=1, le=3600)
-    keep_warm: float = Field(default=600, ge=0)
+    keep_warm: float = Field(default=600, ge=0, le=1e9)  # 31 years: what is added to a date must give one
 
 
 class ServeDocument(Value):

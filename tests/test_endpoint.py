@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -207,15 +210,47 @@ def test_an_endpoint_that_is_deployed_again_goes_on_counting(records: Endpoints)
     assert [change.what for change in records.changes("e")] == ["deploy", "kill"]
 
 
+def test_an_endpoint_that_is_killed_while_it_is_deployed_anew_keeps_its_name(
+    records: Endpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records.reserve("e", "0" * 32, "ada")
+    delete = records.store.refs.delete
+
+    def late(name: str) -> None:
+        records.reserve("e", "1" * 32, "eve")
+        delete(name)
+
+    monkeypatch.setattr(records.store.refs, "delete", late)
+    records.kill("e", "ada")
+    assert [found.created_by for _, found in Names(records.store).endpoints()] == ["eve"]
+
+
+def test_an_update_does_not_bring_a_killed_endpoint_back(records: Endpoints) -> None:
+    records.reserve("e", "0" * 32, "ada")
+    assert records.reserve("e", "1" * 32, "ada", update=True).revisions == 2
+    records.kill("e", "ada")
+    with pytest.raises(ConflictError, match="was killed meanwhile"):
+        records.reserve("e", "2" * 32, "ada", update=True)
+    assert Names(records.store).all() == []
+
+
 def test_the_first_end_of_a_deploy_stays(records: Endpoints) -> None:
     assert records.end(document(1), reason="no model").reason == "no model"
     assert not records.end(document(1)).succeeded
 
 
 def test_limits_are_checked() -> None:
-    for wrong in ({"max_body": 0}, {"timeout": 0}, {"start_timeout": 4000}, {"keep_warm": -1}):
+    for wrong in (
+        {"max_body": 0},
+        {"timeout": 0},
+        {"start_timeout": 4000},
+        {"keep_warm": -1},
+        {"keep_warm": 1e12},
+    ):
         with pytest.raises(ValueError, match=r"greater|less"):
             Limits.model_validate(wrong)
+    longest = Limits(keep_warm=1e9).keep_warm
+    assert endpoint(current=2, previous=1, changed_at=NOW).running(longest, NOW) == {1, 2}
 
 
 @given(st.lists(st.floats(0.001, 100), min_size=1, max_size=200), st.sampled_from([0.5, 0.9, 0.99]))
@@ -242,6 +277,51 @@ def test_counts_outlive_the_keeper_and_strange_lines_harm_nobody(tmp_path: Path)
     assert len(counts) == 2
     path.write_text("{")
     assert read(path) == Snapshot()
+
+
+@pytest.fixture
+def hectic() -> Iterator[None]:
+    """Let threads change all the time."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hectic")
+def test_counts_are_taken_shown_and_forgotten_at_once(tmp_path: Path) -> None:
+    traffic = Traffic(tmp_path / "traffic.json")
+    end = time.monotonic() + 1
+
+    def count() -> None:
+        number = 0
+        while time.monotonic() < end:
+            number += 1
+            traffic.take(f"e{number % 50} {number % 7} 200 {number % 100_000}")
+            if number % 100 == 0:
+                traffic.save()
+
+    def forget() -> None:
+        while time.monotonic() < end:
+            traffic.forget({f"e{number}" for number in range(0, 50, 2)})
+
+    def show() -> None:
+        while time.monotonic() < end:
+            traffic.prometheus()
+
+    with ThreadPoolExecutor(3) as pool:
+        for job in [pool.submit(count), pool.submit(forget), pool.submit(show)]:
+            job.result()
+
+
+def test_counts_that_could_not_be_kept_are_kept_later(tmp_path: Path) -> None:
+    traffic = Traffic(tmp_path / "gone" / "traffic.json")
+    traffic.take("e 1 200 12")
+    with pytest.raises(FileNotFoundError):
+        traffic.save()
+    (tmp_path / "gone").mkdir()
+    traffic.save()
+    assert Traffic(traffic.file).counts["e", "1"].requests == 1
 
 
 def test_prometheus_text() -> None:

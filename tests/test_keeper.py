@@ -16,7 +16,7 @@ from kaos.catalog import Catalog
 from kaos.endpoint import Limits, ServeDocument
 from kaos.job import BundlePin
 from kaos.runtime.base import Environment, RunState
-from kaos.serving import prepare
+from kaos.serving import keeper, prepare
 from kaos.serving.gateway import Gateway
 from kaos.serving.keeper import Keeper, life
 from kaos.serving.process import ProcessServices
@@ -104,7 +104,7 @@ class House:
 def house(tmp_path: Path) -> Iterator[House]:
     made = House(tmp_path)
     yield made
-    for directory in (tmp_path / "endpoints").glob("*/*"):
+    for directory in (tmp_path / "endpoints").glob("*/0*"):
         made.services.terminate(directory, 0)
 
 
@@ -133,6 +133,32 @@ def test_a_service_that_cannot_start_is_tried_with_pauses_and_says_why(house: Ho
     assert "serve" in life(house.directory(1)).reason
     write_tree(house.directory(1) / "program", {"serve": SLEEP})
     house.turn_until(lambda: house.runs(1))
+
+
+def test_a_service_that_never_listens_cannot_start_however_long_it_takes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_STEADY_SECONDS", 0.1)
+    document = house.revision(1)
+    house.launch(1, "#!/usr/bin/env python3\nimport time\ntime.sleep(0.3)\nraise SystemExit('no model')\n")
+    house.records.change("echo", lambda found: found.take(document, NOW))
+    house.turn_until(lambda: life(house.directory(1)).failures >= 2)
+
+
+def test_what_lost_its_records_with_the_machines_power_takes_no_other_endpoint_along(house: House) -> None:
+    documents = [house.revision(1), house.revision(2)]
+    for document in documents:
+        house.launch(document.revision)
+        house.records.change("echo", lambda found, each=document: found.take(each, NOW))
+        house.services.terminate(house.directory(document.revision), 0)
+    lost, other = house.directory(1), house.directory(2)
+    for path in (lost / "service.json", lost / "life.json", lost / "run" / "launch.json"):
+        path.write_text("")
+    (lost.parent / "notes.txt").touch()
+    house.records.change("echo", lambda found: found.model_copy(update={"changed_at": datetime.now(UTC)}))
+    house.turn_until(lambda: house.runs(2))
+    assert "not on this machine" in life(lost).reason
+    assert other.exists()
 
 
 def test_a_killed_endpoint_leaves_no_directory(house: House) -> None:

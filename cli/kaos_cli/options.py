@@ -58,7 +58,7 @@ def ServiceOptions(command: F) -> F:
         click.option("--auth/--no-auth", default=None, help="Want a new bearer token; want none."),
         click.option(
             "--keep-warm",
-            type=FiniteRange(0),
+            type=FiniteRange(0, 1e9),
             help="Seconds that a replaced revision runs on.  [default: 600]",
         ),
         click.option(

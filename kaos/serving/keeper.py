@@ -21,14 +21,13 @@ from pathlib import Path
 from socketserver import ThreadingMixIn, UnixStreamServer
 
 from kaos.endpoint import Endpoint, ServeDocument
-from kaos.errors import KaosError
+from kaos.errors import InvalidInputError, KaosError
 from kaos.runtime.base import RunState, RunStatus
 from kaos.serving import prepare, probe
 from kaos.serving.gateway import Gateway, gateway_of
 from kaos.serving.records import Endpoints, Names
 from kaos.serving.service import Services, kept, launched_at
-from kaos.serving.traffic import Entry as Counted
-from kaos.serving.traffic import Snapshot, Traffic, lines, prometheus
+from kaos.serving.traffic import Traffic, lines
 from kaos.store import Store, open_store
 from kaos.value import Value
 
@@ -64,7 +63,7 @@ def life(directory: Path) -> Life:
     """Return what the keeper knows of the service of a directory."""
     try:
         return Life.parse((directory / _LIFE).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, InvalidInputError):  # of a machine that lost its power, perhaps
         return Life()
 
 
@@ -85,6 +84,7 @@ class Keeper:
         self.user = user
         self.traffic = Traffic(work / "gateway" / "traffic.json")
         self._due: dict[Path, float] = {}
+        self._heard: set[Path] = set()
         self._left: dict[Path, float] = {}
         self._gone: set[Path] = set()
         self._ending: dict[Path, threading.Thread] = {}
@@ -99,8 +99,8 @@ class Keeper:
                 self._keep(records, found)
             except (KaosError, OSError) as error:
                 log.warning("%s: %s", name, error)
-        for directory in sorted((self.work / "endpoints").glob("*/*")):
-            if directory.parent.name not in alive and directory.is_dir():
+        for name in self._names() - alive.keys():
+            for directory in self._directories(name):
                 self._end(directory, 1.0, remove=True)
         if time.monotonic() >= self._next_sync or self._ports(alive) != before:
             self._next_sync = time.monotonic() + _SLOW_TURN_SECONDS
@@ -118,7 +118,7 @@ class Keeper:
             self._run(records, records.revision(found.name, number)[0])
         if found.wanted is not None:
             self._bring_back(records, found, found.wanted)
-        for directory in sorted((self.work / "endpoints" / found.name).glob("*")):
+        for directory in self._directories(found.name):
             number = int(directory.name)
             outcome = records.outcome(found.name, number)
             if number in wanted or outcome is None:
@@ -127,10 +127,13 @@ class Keeper:
                 if number not in wanted:
                     self._give_up_forgotten(records, records.revision(found.name, number)[0], directory)
                 continue
-            # What it was asked when it lost its traffic it may still answer.
+            if directory in self._gone:
+                continue
+            # What it was asked when it lost its traffic it may still answer, in the time that it promised.
             since = self._left.setdefault(directory, time.monotonic())
-            if not outcome.succeeded or time.monotonic() > since + limits.timeout:
-                self._end(directory, limits.timeout)
+            longest = records.revision(found.name, number)[0].limits.timeout
+            if not outcome.succeeded or time.monotonic() > since + longest:
+                self._end(directory, longest)
 
     def _give_up_forgotten(self, records: Endpoints, document: ServeDocument, directory: Path) -> None:
         """End the deploy of a service that nobody goes on with: Airflow forgot its run, or was taken away."""
@@ -154,12 +157,17 @@ class Keeper:
         known = life(directory)
         if status is not None and status.state is RunState.RUNNING:
             self._due.pop(directory, None)
-            if known.failures and _age(status) > _STEADY_SECONDS:
+            if directory not in self._heard and running.listens(directory):
+                self._heard.add(directory)
+            if known.failures and directory in self._heard and _age(status) > _STEADY_SECONDS:
                 _note(directory, known.model_copy(update={"failures": 0}))
             running.trim(directory)
             return
         if directory not in self._due:
-            soon = status is not None and not status.terminated and _lived(status) < _STEADY_SECONDS
+            # However long it took: a model that does not load is one that does not start.
+            short = directory not in self._heard or (status is not None and _lived(status) < _STEADY_SECONDS)
+            self._heard.discard(directory)
+            soon = status is not None and not status.terminated and short
             reason = status.reason if status is not None else "it is not on this machine"
             failures = known.failures + 1 if soon else 0
             restarts = known.restarts + 1 if status is not None else known.restarts
@@ -236,8 +244,16 @@ class Keeper:
         return {
             directory: found.port if (found := kept(directory)) is not None else None
             for name in alive
-            for directory in (self.work / "endpoints" / name).glob("*")
+            for directory in self._directories(name)
         }
+
+    def _names(self) -> set[str]:
+        """Return the endpoints that have something on this machine, those that were killed among them."""
+        return {path.name for path in (self.work / "endpoints").glob("*") if path.is_dir()}
+
+    def _directories(self, name: str) -> list[Path]:
+        """Return the directories of an endpoint's services, and nothing that somebody else put there."""
+        return sorted(path for path in (self.work / "endpoints" / name).glob("*") if path.name.isdecimal())
 
     # -- traffic -----------------------------------------------------------------------------------------
 
@@ -249,7 +265,10 @@ class Keeper:
                 self.traffic.take(line)
             if time.monotonic() - saved > 1:
                 saved = time.monotonic()
-                self.traffic.save()
+                try:
+                    self.traffic.save()
+                except OSError as error:  # a full disk: what is counted is not lost by that
+                    log.warning("The counts of requests cannot be kept: %s", error)
 
     def show(self) -> None:
         """Answer the gateway's `/metrics`, for ever."""
@@ -257,11 +276,7 @@ class Keeper:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                counts = [
-                    Counted(endpoint=name, revision=revision, count=count)
-                    for (name, revision), count in list(traffic.counts.items())
-                ]
-                body = prometheus(Snapshot(entries=counts)).encode()
+                body = traffic.prometheus().encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "text/plain; version=0.0.4")
                 self.send_header("Content-Length", str(len(body)))

@@ -114,7 +114,7 @@ class Promotions:
         source = lay_beside(self.workspace, before.code, proposal.model, proposal.author)
         job_id = new_job_id()
         return revision_document(
-            self.endpoints.reserve(proposal.endpoint, job_id, proposal.author),
+            self.endpoints.reserve(proposal.endpoint, job_id, proposal.author, update=True),
             job_id,
             source=source,
             code=before.code,

@@ -24,7 +24,7 @@ from kaos.endpoint import (
     ServeDocument,
     endpoint_name,
 )
-from kaos.errors import AlreadyExistsError, RemovedError, UnknownNameError
+from kaos.errors import AlreadyExistsError, ConflictError, RemovedError, UnknownNameError
 from kaos.job import new_job_id
 from kaos.names import check_endpoint
 from kaos.store import Store, change_ref
@@ -83,15 +83,42 @@ class Endpoints:
         at = f"{self._at}/endpoints/{check_endpoint(name)}"
         return Endpoint.parse(change_ref(self.store.refs, at, changed, f"The endpoint {name}"))
 
-    def reserve(self, name: str | None, job_id: str, user: str) -> Endpoint:
+    def reserve(self, name: str | None, job_id: str, user: str, *, update: bool = False) -> Endpoint:
         """Return the endpoint of a deploy with a new revision's number in it, made if it is not there.
 
         :param name: None for one that kaos makes up
+        :param update: it must be there: one that was killed does not come back, without the token that it had
         :raises AlreadyExistsError: another workspace has the name
+        :raises ConflictError: it was to be updated, and somebody killed it
         """
         own = self.workspace.workspace.name
         if name is None:
             name = endpoint_name(own, job_id, Names(self.store).all())
+        new = Endpoint(
+            name=check_endpoint(name), workspace=own, created_at=datetime.now(UTC), created_by=user
+        )
+        if not update:
+            self._take_name(name)
+            self.store.refs.create(f"{self._at}/endpoints/{name}", new.encode())
+
+        def count(found: Endpoint) -> Endpoint:
+            if found.killed_at is not None and update:
+                raise ConflictError(f"The endpoint {name} was killed meanwhile.", "See kaos serve list.")
+            alive = (
+                found if found.killed_at is None else new.model_copy(update={"revisions": found.revisions})
+            )
+            return alive.model_copy(update={"revisions": found.revisions + 1})
+
+        reserved = self.change(name, count)
+        self._take_name(name)  # again: who was killing it when we began has let go of the name
+        return reserved
+
+    def _take_name(self, name: str) -> None:
+        """Have an endpoint's name for this workspace.
+
+        :raises AlreadyExistsError: another workspace has it
+        """
+        own = self.workspace.workspace.name
         self.store.refs.create(f"endpoints/{check_endpoint(name)}", own.encode())
         ref = self.store.refs.get(f"endpoints/{name}")
         if ref is not None and ref.value.decode() != own:
@@ -99,16 +126,6 @@ class Endpoints:
                 f"The endpoint {name!r} is of another workspace: names are one for all URLs.",
                 "Give another one: --name NAME",
             )
-        new = Endpoint(name=name, workspace=own, created_at=datetime.now(UTC), created_by=user)
-        self.store.refs.create(f"{self._at}/endpoints/{name}", new.encode())
-
-        def count(found: Endpoint) -> Endpoint:
-            alive = (
-                found if found.killed_at is None else new.model_copy(update={"revisions": found.revisions})
-            )
-            return alive.model_copy(update={"revisions": found.revisions + 1})
-
-        return self.change(name, count)
 
     def kill(self, name: str, user: str) -> Endpoint:
         """End an endpoint; its records stay, its name is free again."""
@@ -117,6 +134,8 @@ class Endpoints:
             name, lambda found: found if found.killed_at else found.model_copy(update={"killed_at": now})
         )
         self.store.refs.delete(f"endpoints/{name}")
+        if self.get(name).killed_at is None:  # deployed anew before we let go of its name
+            self._take_name(name)
         self.note(name, "kill", None, user)
         return killed
 

@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import socket
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -108,7 +109,7 @@ class Snapshot(Value):
 
 
 class Traffic:
-    """Count the lines that the gateway sends, across its restarts and one's own.
+    """Count the lines that the gateway sends, across its restarts and one's own; of several threads.
 
     :param file: where the counts are kept
     """
@@ -117,6 +118,7 @@ class Traffic:
         self.file = file
         self.counts = {(each.endpoint, each.revision): each.count for each in read(file).entries}
         self.changed = False
+        self._lock = threading.Lock()
 
     def take(self, line: str) -> None:
         """Count a line; one that is none of ours is passed over."""
@@ -124,27 +126,47 @@ class Traffic:
         if len(fields) != 4 or fields[0] == "-" or not fields[2].isdigit() or not fields[3].isdigit():
             return
         endpoint, revision, status, milliseconds = fields
-        self.counts.setdefault((endpoint, revision), Count()).add(int(status), int(milliseconds) / 1000)
-        self.changed = True
+        with self._lock:
+            self.counts.setdefault((endpoint, revision), Count()).add(int(status), int(milliseconds) / 1000)
+            self.changed = True
 
     def forget(self, alive: Iterable[str]) -> None:
         """Forget the endpoints that are not there any more."""
         names = set(alive)
-        for key in [key for key in self.counts if key[0] not in names]:
-            del self.counts[key]
-            self.changed = True
+        with self._lock:
+            for key in [key for key in self.counts if key[0] not in names]:
+                del self.counts[key]
+                self.changed = True
 
     def save(self) -> None:
-        """Keep the counts, if there are new ones."""
-        if not self.changed:
-            return
-        self.changed = False
-        entries = [
-            Entry(endpoint=name, revision=rev, count=each) for (name, rev), each in self.counts.items()
-        ]
+        """Keep the counts, if there are new ones.
+
+        :raises OSError: they cannot be written; the next time tries again
+        """
+        with self._lock:
+            if not self.changed:
+                return
+            self.changed = False
+            content = self._snapshot().encode()
         staged = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        staged.write_bytes(Snapshot(entries=entries).encode())
-        staged.replace(self.file)
+        try:
+            staged.write_bytes(content)
+            staged.replace(self.file)
+        except OSError:
+            self.changed = True
+            raise
+
+    def prometheus(self) -> str:
+        """Return the counts in the text format of Prometheus."""
+        with self._lock:
+            return prometheus(self._snapshot())
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            entries=[
+                Entry(endpoint=name, revision=rev, count=each) for (name, rev), each in self.counts.items()
+            ]
+        )
 
 
 def read(file: Path) -> Snapshot:
