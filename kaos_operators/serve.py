@@ -18,7 +18,7 @@ from kaos.catalog import Catalog
 from kaos.endpoint import Endpoint, RevisionRecord, ServeDocument, sample_of
 from kaos.errors import ConflictError, KaosError, ServingFailedError
 from kaos.lineage import BuildRecord, small
-from kaos.runtime.base import RunState
+from kaos.runtime.base import RunState, RunStatus
 from kaos.serving import prepare, probe
 from kaos.serving.records import Endpoints
 from kaos.serving.service import last_lines
@@ -94,13 +94,13 @@ class ServeOperator(TracedOperator, BaseOperator):
         return prepare.directory_of(work_directory(), document.endpoint, document.revision)
 
     def launch(self, document: ServeDocument, build: BuildRecord) -> int:
-        """Start the revision's service and return its port; one that runs is left alone.
+        """Start the revision's service and return its port; one that runs, or ended by itself, is left alone.
 
         What another worker built is made here from the same lock, or pulled.
         """
         running, directory = prepare.services(document.runtime), self.directory(document)
         status, port = running.observe(directory), running.port(directory)
-        if port is not None and status is not None and status.state is RunState.RUNNING:
+        if port is not None and status is not None and not _interrupted(status):
             return port
         if build.image is not None:
             containers.images().provide(build.image, self.log.info)
@@ -182,6 +182,9 @@ class ProbeOperator(ServeOperator):
         port = running.port(directory)
         if port is None:
             raise ServingFailedError("Its service is not on this machine.", "Deploy again.")
+        before = running.observe(directory)
+        if before is not None and _interrupted(before):
+            port = running.relaunch(directory)
 
         def check() -> bool:
             status = running.observe(directory)
@@ -258,6 +261,11 @@ class RegisterEndpointOperator(ServeOperator):
     def outputs(self, document: ServeDocument) -> list[Dataset]:
         """Return the endpoint."""
         return [openlineage.endpoint(document.workspace, document.endpoint, document.revision)]
+
+
+def _interrupted(status: RunStatus) -> bool:
+    """Tell whether a service ended with the server or the machine, and not by itself."""
+    return status.terminated or status.state is RunState.LOST
 
 
 def _how(routed: Endpoint, document: ServeDocument) -> str:

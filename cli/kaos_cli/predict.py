@@ -23,7 +23,7 @@ def read_data(given: str) -> tuple[bytes, str]:
     :raises InvalidInputError: the file cannot be read
     """
     if not given.startswith("@"):
-        return given.encode(), _kind_of_text(given)
+        return os.fsencode(given), _kind_of_text(given)
     if given == "@-":
         body = sys.stdin.buffer.read()
         return body, _kind_of_text(body.decode(errors="replace"))
@@ -47,6 +47,8 @@ def read_token(file: Path | None) -> str | None:
         return file.read_text().strip()
     except OSError as error:
         raise InvalidInputError(f"{file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError:
+        raise InvalidInputError(f"{file} holds no token: it is no text.") from None
 
 
 def predict(url: str, body: bytes, kind: str, token: str | None) -> bytes:
@@ -63,6 +65,11 @@ def predict(url: str, body: bytes, kind: str, token: str | None) -> bytes:
             f"{url} does not answer: {error}.",
             "Endpoints of kaos up are reached from its own machine only. See kaos serve list.",
         ) from error
+    except ValueError:  # its text would show the token
+        raise InvalidInputError(
+            "The token, or the content type, has characters that no header of HTTP can have.",
+            "Is it the right file?",
+        ) from None
     if answer.status >= _BAD_REQUEST:
         kind_of_error = (
             ForbiddenError if answer.status == ForbiddenError.status or answer.status == 401 else KaosError

@@ -89,7 +89,7 @@ def print_info(info: EndpointInfo, url: str) -> None:
     rows = [_revision_row(each) for each in info.revisions]
     print_table(columns, [[row[name] for name in columns] for row in rows])
     for each in info.revisions:
-        if each.reason and each.revision != info.current:
+        if each.reason and each.reason != info.reason:
             say(f"Revision {each.revision}: {each.reason}")
 
 
@@ -140,7 +140,8 @@ def wait_for_revision(client: EndpointsClient, name: str, number: int) -> Revisi
             elif stage.state in _GONE:
                 shown.add(stage.task_id)
                 say(f" ✗ {stage.task_id:<12} {stage.state}")
-        if revision.state is EndpointState.FAILURE:
+        killed = revision.state is EndpointState.STOPPED and revision.reason
+        if revision.state is EndpointState.FAILURE or killed:
             raise JobFailedError(
                 f"Revision {number} of {name} takes no traffic: {revision.reason}",
                 f"See kaos serve logs -e {name} -r {number}, kaos serve build-logs -e {name} -r {number}.",
@@ -159,7 +160,8 @@ def wait_until_back(client: EndpointsClient, name: str, number: int) -> None:
         revision = next((each for each in info.revisions if each.revision == number), None)
         if revision is not None and revision.state is EndpointState.FAILURE:
             raise JobFailedError(
-                f"Revision {number} of {name} does not start: {revision.reason}", "The present one stays."
+                f"Revision {number} of {name} does not start: {revision.reason}",
+                "The present one stays until it does. A new deploy ends the attempts: kaos serve update.",
             )
         time.sleep(_INTERVAL)
 

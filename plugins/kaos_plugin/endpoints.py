@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 _PING_SECONDS = 1.0
 _SHOWN_REVISIONS = 10
 _SHOWN_LINES = 15
+_FOLLOWED = 8
+"""Revisions whose place in their logs a client that follows an endpoint is told; so many at most."""
 _REFUSED = "-"
 
 
@@ -67,12 +70,13 @@ def deploy(workspace: WorkspaceCatalog, body: EndpointDeploy, user: str, db: Ses
     resources = _resources(body, before)
     resources.check(machine_capacity())
     code = _code(workspace, body, before)
-    model = Models(workspace).pin(body.model_id) if body.model_id else (before.model if before else None)
+    kept_model = before.model if before is not None else None
+    model = Models(workspace).pin(body.model_id) if body.model_id is not None else kept_model
     source = lay_beside(workspace, code, model, user)
     given = {**(before.limits.model_dump() if before else {}), **body.limits}
-    limits = Limits.parse(Limits.model_construct(**given).model_dump_json())
+    limits = Limits.parse(json.dumps(given))
     job_id = new_job_id()
-    endpoint = records.reserve(body.name, job_id, user)
+    endpoint = records.reserve(body.name, job_id, user, update=body.update)
     token = _change_token(records, endpoint, body.auth, user)
     document = revision_document(
         endpoint,
@@ -197,7 +201,7 @@ def endpoint_info(workspace: WorkspaceCatalog, name: str, db: Session) -> Endpoi
     endpoint = records.get(name)
     runs = _run_states(records, [endpoint], db)
     state, reason, _ = _endpoint_state(records, endpoint, runs)
-    numbers = records.revision_numbers(name)[-_SHOWN_REVISIONS:]
+    numbers = _shown_numbers(records, endpoint)
     counts = _counts(name)
     return EndpointInfo(
         name=name,
@@ -286,18 +290,25 @@ def kill(records: Endpoints, name: str, user: str, db: Session) -> None:
 
 
 def logs(workspace: WorkspaceCatalog, name: str, number: int | None, position: str) -> LogChunk:
-    """Return lines that a revision printed, those of its earlier lives first."""
+    """Return lines that a revision printed, those of its earlier lives first.
+
+    :param position: how far the client is in the logs of each revision that it has seen, for the traffic may
+        be given to another one meanwhile: ``1@0:512,2@0:64``
+    """
     records = Endpoints(workspace)
     endpoint = records.get(name)
     document, _ = records.revision(name, _chosen(records, endpoint, number))
     outcome = records.outcome(name, document.revision)
-    if outcome is not None and outcome.log is not None:
-        return stored(records.store.objects.get(outcome.log), _line_number(position))
+    key, places = str(document.revision), _places(position)
+    if outcome is not None and outcome.log is not None and key not in places:
+        return stored(records.store.objects.get(outcome.log), 0)
     running = prepare.services(document.runtime)
     directory = prepare.directory_of(work_directory(), name, document.revision)
     status = running.observe(directory)
-    ended = endpoint.killed_at is not None or (status is None and outcome is not None)
-    chunk, after = running.logs(directory, position)
+    chunk, place = running.logs(directory, places.pop(key, ""))
+    over = status is None or (outcome is not None and not outcome.succeeded and not chunk)
+    ended = endpoint.killed_at is not None or (outcome is not None and over)
+    after = ",".join(f"{each}@{at}" for each, at in [*places.items(), (key, place)][-_FOLLOWED:])
     lines = chunk.decode(errors="replace").split("\n")
     if not lines[-1]:  # else a life that ended in the middle of a line, or a line without end
         lines.pop()
@@ -357,7 +368,7 @@ def _run_states(records: Endpoints, endpoints: Sequence[Endpoint], db: Session) 
     pending = [
         records.revision(endpoint.name, number)[0]
         for endpoint in endpoints
-        for number in records.revision_numbers(endpoint.name)[-_SHOWN_REVISIONS:]
+        for number in _shown_numbers(records, endpoint)
         if records.outcome(endpoint.name, number) is None
     ]
     runs = airflow_internals.runs([(one.dag_id, one.run_id) for one in pending], db)
@@ -366,6 +377,13 @@ def _run_states(records: Endpoints, endpoints: Sequence[Endpoint], db: Session) 
         for one in pending
         if (one.dag_id, one.run_id) in runs
     }
+
+
+def _shown_numbers(records: Endpoints, endpoint: Endpoint) -> list[int]:
+    """Return the numbers of the last revisions, and of those that have traffic or may get it back."""
+    busy = {endpoint.current, endpoint.previous, endpoint.canary, endpoint.wanted}
+    numbers = records.revision_numbers(endpoint.name)
+    return [number for number in numbers if number in busy or number in numbers[-_SHOWN_REVISIONS:]]
 
 
 def _endpoint_state(records: Endpoints, endpoint: Endpoint, runs: Runs) -> tuple[EndpointState, str, str]:
@@ -477,5 +495,6 @@ def _chosen(records: Endpoints, endpoint: Endpoint, number: int | None) -> int:
     return number
 
 
-def _line_number(position: str) -> int:
-    return int(position) if position.isdigit() else 0
+def _places(position: str) -> dict[str, str]:
+    """Return how far a client is in the logs of each revision."""
+    return dict(each.split("@", 1) for each in position.split(",")) if position else {}

@@ -10,7 +10,9 @@ from kaos.names import check_model, check_tag
 from kaos_cli.client import connect
 from kaos_cli.config import current_workspace, load_config
 from kaos_cli.models import ModelsClient
-from kaos_cli.output import OutputOption, done, print_json, print_table, progress_bar, say, show_time
+from kaos_cli.output import OutputOption, done, narrow, print_json, print_table, progress_bar, say, show_time
+
+_WIDE = 120
 
 
 @click.group()
@@ -69,17 +71,18 @@ def list_models(number: int, output: str) -> None:
         print_json([each.model_dump(mode="json") for each in found])
     elif found:
         rows = [
-            (
-                index,
-                each.model_id,
-                each.job_id or "imported",
-                show_time(each.at),
-                each.by,
-                "removed" if each.removed else ", ".join(each.tags) or "✗",
-            )
+            {
+                "ind": index,
+                "model_id": each.model_id,
+                "from": each.job_id or "imported",
+                "created_at": show_time(each.at),
+                "user": each.by,
+                "tags": "removed" if each.removed else ", ".join(each.tags) or "✗",
+            }
             for index, each in enumerate(found)
         ]
-        print_table(["ind", "model_id", "from", "created_at", "user", "tags"], rows, title="MODELS")
+        columns = [name for name in rows[0] if name not in ("from", "created_at") or not narrow(_WIDE)]
+        print_table(columns, [[row[name] for name in columns] for row in rows], title="MODELS")
     else:
         say("There is no model yet: kaos train deploy, or kaos model import DIRECTORY --name NAME")
 

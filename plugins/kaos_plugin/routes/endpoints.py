@@ -23,6 +23,9 @@ from kaos_plugin.auth import Deployable, Readable, User
 
 router = APIRouter(prefix="/workspaces/{workspace}", tags=["endpoints"])
 
+_PLACE = "[0-9]{1,9}@[0-9]{1,9}:[0-9]{1,18}"
+_PLACES = f"^({_PLACE}(,{_PLACE})*)?$"
+
 Name = Annotated[str, Path(description="name of the endpoint")]
 Revision = Annotated[int | None, Query(ge=1, description="its number; the one with the traffic by default")]
 
@@ -71,7 +74,7 @@ def get_endpoint_logs(
     name: Name,
     revision: Revision = None,
     position: Annotated[
-        str, Query(pattern=r"^(\d+(:\d+)?)?$", description="as the last answer gave it")
+        str, Query(pattern=_PLACES, max_length=400, description="as the last answer gave it")
     ] = "",
 ) -> LogChunk:
     """Return lines that a revision printed."""
