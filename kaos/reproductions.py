@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from kaos.catalog import WorkspaceCatalog
-from kaos.errors import UnknownNameError
+from kaos.errors import InvalidInputError, UnknownNameError
 from kaos.job import JobDocument, Reproduces
 from kaos.model import ModelRecord
 from kaos.reproduction import (
@@ -39,6 +39,7 @@ class Reproductions:
 
         :param job_id: of the job that made it, or its beginning; None for the first one that did
         :raises UnknownNameError: there is no such model, or that job did not make it
+        :raises InvalidInputError: the ids of several jobs that made it begin so
         """
         known = list(self.store.refs.names(f"{self._at}/models/{model_id}"))
         # Ids sort by time, so that the first is the oldest.
@@ -47,6 +48,11 @@ class Reproductions:
             jobs = [name.rpartition("/")[2].partition("-")[0] for name in known]
             raise UnknownNameError(
                 f"job that made {model_id}", job_id or "", jobs, f"It was made by {', '.join(jobs[:3])}."
+            )
+        meant = dict.fromkeys(name.rpartition("/")[2].partition("-")[0] for name in names)
+        if job_id and len(meant) > 1:
+            raise InvalidInputError(
+                f"{job_id!r} may mean {', '.join(list(meant)[:3])}.", "Give more of the job's id."
             )
         ref = self.store.refs.get(names[0]) if names else None
         if ref is None:

@@ -15,7 +15,7 @@ from kaos import __version__
 from kaos.bundle import EmptyDirectory, File, Link, Tree
 from kaos.catalog import Catalog, WorkspaceCatalog
 from kaos.digest import digest_bytes
-from kaos.errors import UnknownNameError
+from kaos.errors import InvalidInputError, UnknownNameError
 from kaos.job import BundlePin, JobDocument, Reproduces, Trial, new_job_id
 from kaos.lineage import AirflowRun, BuildRecord, ImageRecord, TrialRecord
 from kaos.model import ModelRecord
@@ -297,6 +297,8 @@ def test_the_first_job_that_made_a_model_is_taken(workspace: WorkspaceCatalog) -
     (key,) = {each.model_id for each in made}
     assert records.original(key)[0] == made[0]
     assert records.original(key, made[2].job.job_id)[0] == made[2]
+    with pytest.raises(InvalidInputError, match=f"may mean {made[0].job.job_id}, {made[1].job.job_id}"):
+        records.original(key, made[0].job.job_id[:5])
     with pytest.raises(UnknownNameError, match="It was made by"):
         records.original(key, "ffff")
     with pytest.raises(UnknownNameError, match="no model"):
