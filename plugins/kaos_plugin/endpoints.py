@@ -293,7 +293,7 @@ def logs(workspace: WorkspaceCatalog, name: str, number: int | None, position: s
     """Return lines that a revision printed, those of its earlier lives first.
 
     :param position: how far the client is in the logs of each revision that it has seen, for the traffic may
-        be given to another one meanwhile: ``1@0:512,2@0:64``
+        be given to another one meanwhile: ``1@0:512,2@0:64``; of a log in the store the lines that it has
     """
     records = Endpoints(workspace)
     endpoint = records.get(name)
@@ -301,7 +301,7 @@ def logs(workspace: WorkspaceCatalog, name: str, number: int | None, position: s
     outcome = records.outcome(name, document.revision)
     key, places = str(document.revision), _places(position)
     if outcome is not None and outcome.log is not None and key not in places:
-        return stored(records.store.objects.get(outcome.log), 0)
+        return stored(records.store.objects.get(outcome.log), int(position) if position.isdigit() else 0)
     running = prepare.services(document.runtime)
     directory = prepare.directory_of(work_directory(), name, document.revision)
     status = running.observe(directory)
@@ -497,4 +497,4 @@ def _chosen(records: Endpoints, endpoint: Endpoint, number: int | None) -> int:
 
 def _places(position: str) -> dict[str, str]:
     """Return how far a client is in the logs of each revision."""
-    return dict(each.split("@", 1) for each in position.split(",")) if position else {}
+    return dict(each.split("@", 1) for each in position.split(",") if "@" in each)

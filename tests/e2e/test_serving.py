@@ -112,11 +112,23 @@ def test_an_imported_model_is_served(kaos: Kaos, tmp_path: Path) -> None:
 def test_swaps_and_rollbacks_under_load_fail_no_request(endpoint: Endpoint, tmp_path: Path) -> None:
     sources = [write_serve(tmp_path / str(number), sample=f"{number}") for number in range(2)]
     follow = endpoint.kaos.start("serve", "logs", "-e", endpoint.name, "--follow")
+    lines: list[str] = []
+
+    def read() -> None:
+        for line in follow.stdout or ():
+            lines.append(line.rstrip())
+
+    def followed(revision: int) -> None:
+        line = f"serving {endpoint.name} revision {revision}"
+        until(lambda: line in lines, 30, f"the log of revision {revision}")
+
     with ThreadPoolExecutor(1) as reader, Load(endpoint) as load:
-        followed = reader.submit(follow.communicate)
+        ended = reader.submit(read)
+        followed(1)
         for number in range(3):
             endpoint.update(sources[number % 2])
             assert endpoint.revision() == number + 2
+            followed(number + 2)
         for expected in (3, 4, 3, 4, 3):
             began = time.monotonic()
             endpoint.kaos.run("serve", "rollback", "-e", endpoint.name)
@@ -127,12 +139,15 @@ def test_swaps_and_rollbacks_under_load_fail_no_request(endpoint: Endpoint, tmp_
         assert load.answers["5"] < load.answers.total() / 2
         endpoint.kaos.run("serve", "promote", "-e", endpoint.name)
         assert endpoint.revision() == 5
-        time.sleep(2)  # it looks five times a second
+        followed(5)
         follow.kill()
+    ended.result()
+    follow.communicate()
     assert load.failures == []
     assert set(load.answers) == {"1", "2", "3", "4", "5"}
-    lines = [line for line in followed.result()[0].splitlines() if line.startswith("serving")]
-    assert lines == [f"serving {endpoint.name} revision {number}" for number in range(1, 6)]
+    assert [line for line in lines if line.startswith("serving")] == [
+        f"serving {endpoint.name} revision {number}" for number in range(1, 6)
+    ]
     total = load.answers.total() * 0.99  # a datagram each, which nobody waits for
     until(lambda: endpoint.info()["traffic"]["requests"] >= total, 15, "the counts")
     info = endpoint.info()

@@ -24,7 +24,7 @@ from kaos_plugin.auth import Deployable, Readable, User
 router = APIRouter(prefix="/workspaces/{workspace}", tags=["endpoints"])
 
 _PLACE = "[0-9]{1,9}@[0-9]{1,9}:[0-9]{1,18}"
-_PLACES = f"^({_PLACE}(,{_PLACE})*)?$"
+_PLACES = f"^([0-9]{{1,9}}|{_PLACE}(,{_PLACE})*)?$"
 
 Name = Annotated[str, Path(description="name of the endpoint")]
 Revision = Annotated[int | None, Query(ge=1, description="its number; the one with the traffic by default")]
