@@ -238,38 +238,51 @@ class WorkspaceClient(Client):
         self, job_id: str, *, metric: str | None = None, ascending: bool = False, page: int = 0
     ) -> JobInfo:
         """Return everything about a job."""
-        path = f"{self._at}/jobs/{quote(job_id, safe='')}"
+        path = self._job(job_id)
         return self._get(JobInfo, path, metric=metric, ascending=ascending, page=page)
 
     def rerun(self, job_id: str, *, failed: bool) -> JobDocument:
         """Start a job on exactly the inputs of another."""
-        path = f"{self._at}/jobs/{quote(job_id, safe='')}/rerun"
+        path = f"{self._job(job_id)}/rerun"
         return self._call(JobDocument, "POST", path, query={"failed": failed})
 
     def kill(self, job_id: str) -> JobOutcome:
         """End a running job."""
-        return self._call(JobOutcome, "POST", f"{self._at}/jobs/{quote(job_id, safe='')}/kill")
+        return self._call(JobOutcome, "POST", f"{self._job(job_id)}/kill")
 
     def summary(self, job_id: str) -> JobSummary:
         """Return all trials of a job that have ended."""
-        return self._get(JobSummary, f"{self._at}/jobs/{quote(job_id, safe='')}/summary")
+        return self._get(JobSummary, f"{self._job(job_id)}/summary")
 
     def curves(self, job_id: str, metrics: list[str]) -> JobCurves:
         """Return the learning curves of a job's models: of these metrics first, and of others up to six."""
-        path = f"{self._at}/jobs/{quote(job_id, safe='')}/curves"
+        path = f"{self._job(job_id)}/curves"
         return self._get(JobCurves, path, metric=metrics)
 
     def content(self, job_id: str) -> JobContent:
         """Return the trees of a job."""
-        return self._get(JobContent, f"{self._at}/jobs/{quote(job_id, safe='')}/content")
+        return self._get(JobContent, f"{self._job(job_id)}/content")
 
     def logs(self, job_id: str, kind: str, position: str) -> LogChunk:
         """Return lines of a job's log; `kind` is ``logs`` or ``build-logs``."""
-        return self._get(LogChunk, f"{self._at}/jobs/{quote(job_id, safe='')}/{kind}", position=position)
+        return self._get(LogChunk, f"{self._job(job_id)}/{kind}", position=position)
 
     def dag(self, job_id: str) -> JobSource:
         """Return the generated source that a job ran on."""
-        return self._get(JobSource, f"{self._at}/jobs/{quote(job_id, safe='')}/dag")
+        return self._get(JobSource, f"{self._job(job_id)}/dag")
+
+    def _job(self, job_id: str) -> str:
+        return f"{self._at}/jobs/{segment('job', job_id, 'See kaos train list.')}"
+
+
+def segment(kind: str, name: str, next_step: str) -> str:
+    """Return a name as one segment of a path.
+
+    :raises UnknownNameError: nothing has this name, which would be more than a segment, or none
+    """
+    if not name.strip(".") or "/" in name:
+        raise UnknownNameError(kind, name, next_step=next_step)
+    return quote(name, safe=":")
 
 
 def connect(config: Config) -> Client:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from kaos.errors import ServerUnreachableError
 from kaos.names import check_endpoint, check_workspace
 from kaos.schema.lineage import LineageAnswer, ModelDifference, Rebuilt
-from kaos_cli.client import Client, Connection
+from kaos_cli.client import Client, Connection, segment
 
 _FILE = re.compile(r'filename="([A-Za-z0-9][A-Za-z0-9._:-]*)"')
 
@@ -55,7 +55,8 @@ class LineageClient(QuestionClient):
 
     def of_model(self, model_id: str, wanted: str) -> Picture:
         """Return everything that made a model, drawn."""
-        return self._picture(f"models/{quote(model_id, safe=':')}", format=wanted)
+        model = segment("model or tag", model_id, "See kaos train info, kaos model list.")
+        return self._picture(f"models/{model}", format=wanted)
 
     def of_endpoint(self, name: str, wanted: str, *, everything: bool) -> Picture:
         """Return everything that made an endpoint, drawn."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
-
 from kaos.reproduction import Reproduction
 from kaos.schema.reproduction import ReproductionRequest, ReproductionStarted
-from kaos_cli.client import WorkspaceClient
+from kaos_cli.client import WorkspaceClient, segment
 
 
 class ReproductionsClient(WorkspaceClient):
@@ -18,4 +16,5 @@ class ReproductionsClient(WorkspaceClient):
 
     def of_job(self, job_id: str) -> Reproduction:
         """Return what came of such a job."""
-        return self._get(Reproduction, f"{self._at}/reproductions/{quote(job_id, safe='')}")
+        job = segment("job", job_id, "See kaos train list.")
+        return self._get(Reproduction, f"{self._at}/reproductions/{job}")

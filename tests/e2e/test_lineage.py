@@ -61,7 +61,12 @@ def test_from_a_model_back_to_its_files_and_from_a_file_to_its_models(
     missing = kaos.run("lineage", "downstream", "nowhere", code=3)
     assert "There is no lineage of 'nowhere'" in missing.stderr
     assert "Ask about a file" in missing.stderr
-    assert kaos.run("train", "provenance", "-m", "nowhere", code=3).stdout == ""
+    for name in ("nowhere", "../x", ""):
+        refused = kaos.run("train", "provenance", "-m", name, code=3)
+        assert (refused.stdout, refused.stderr.partition("\n")[0]) == (
+            "",
+            f"Error: There is no model or tag {name!r}.",
+        )
     assert "one model twice" in kaos.run("lineage", "diff", first, first, code=2).stderr
 
 
