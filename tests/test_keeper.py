@@ -161,6 +161,27 @@ def test_what_lost_its_records_with_the_machines_power_takes_no_other_endpoint_a
     assert other.exists()
 
 
+def test_of_revisions_to_which_no_rollback_leads_only_logs_stay(house: House) -> None:
+    for number in (1, 2, 3):
+        document = house.revision(number)
+        house.launch(
+            number, f"#!/usr/bin/env python3\nimport time\nprint({number}, flush=True)\ntime.sleep(600)\n"
+        )
+        printed = lambda each=number: house.services.logs(house.directory(each))[0]  # noqa: E731
+        house.turn_until(printed)
+        house.records.change("echo", lambda found, each=document: found.take(each, NOW))
+        house.records.end(document, reason="")
+    programs = {number: house.directory(number) / "program" for number in (1, 2, 3)}
+    house.turn_until(lambda: not programs[1].exists())
+    house.turn_until(lambda: not house.runs(2))
+    house.keeper.turn()
+    assert house.services.logs(house.directory(1))[0] == b"1\n"
+    assert programs[2].exists()  # a rollback starts it
+    assert house.runs(3)
+    with pytest.raises(FileNotFoundError):
+        house.services.relaunch(house.directory(1))
+
+
 def test_a_killed_endpoint_leaves_no_directory(house: House) -> None:
     document = house.revision(1)
     house.launch(1)

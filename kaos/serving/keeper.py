@@ -128,6 +128,8 @@ class Keeper:
                     self._give_up_forgotten(records, records.revision(found.name, number)[0], directory)
                 continue
             if directory in self._gone:
+                if number != found.previous:  # the only one that may come back
+                    prepare.put_away(directory)
                 continue
             # What it was asked when it lost its traffic it may still answer, in the time that it promised.
             since = self._left.setdefault(directory, time.monotonic())

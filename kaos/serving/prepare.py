@@ -27,6 +27,7 @@ _SERVICES: dict[str, type[ProcessServices | ContainerServices]] = {
     "process": ProcessServices,
     "container": ContainerServices,
 }
+_PROGRAM = "program"
 _KEPT_LINES = 1000
 _LARGEST = 1 << 20
 """Bytes of a file that may be a requirements file; larger ones are not looked into."""
@@ -110,7 +111,7 @@ def launch(
     if isinstance(built, Environment):
         spec = asked_for(records, document)
         env, executables = spec.env, spec.executables
-        program = directory / "program"
+        program = directory / _PROGRAM
         if not program.exists():
             shutil.rmtree(directory / "run", ignore_errors=True)
             tree = records.workspace.needed_tree(document.source.digest)
@@ -136,6 +137,11 @@ def launch(
             user=user,
         )
     )
+
+
+def put_away(directory: Path) -> None:
+    """Remove the code of a service, a copy with the model's files in it; its logs stay."""
+    shutil.rmtree(directory / _PROGRAM, ignore_errors=True)
 
 
 def record_failure(records: Endpoints, document: ServeDocument, work: Path, reason: str) -> list[str]:

@@ -175,10 +175,13 @@ class LocalServices(Services):
         return port
 
     def relaunch(self, directory: Path) -> int:
-        """Start the service of a directory once more."""
+        """Start the service of a directory once more.
+
+        :raises FileNotFoundError: none was ever launched there, or its code is not there any more
+        """
         found = kept(directory)
-        if found is None:
-            raise FileNotFoundError(f"No service was launched in {directory}.")
+        if found is None or (found.spec.program is not None and not found.spec.program.is_dir()):
+            raise FileNotFoundError(f"Nothing can be launched in {directory}.")
         return self.launch(found.spec)
 
     def port(self, directory: Path) -> int | None:
