@@ -17,9 +17,10 @@ import os
 import signal
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from kaos.runtime import proctree
+from kaos.runtime.records import Record, read
 from kaos.value import Value
 
 LAUNCH = "launch.json"
@@ -29,8 +30,6 @@ EXIT = "exit.json"
 LOG = "run.log"
 LOG_LOCK = "log.lock"
 LOCK = "lock"
-
-Record = dict[str, Any]
 
 
 class Handle(Value):
@@ -57,15 +56,6 @@ class Handle(Value):
         new.write_text(json.dumps({"key": self.key, **fields}))
         new.chmod(0o600)
         new.replace(self.directory / name)
-
-
-def read(path: Path) -> Record | None:
-    """Return what a record holds, None if it is not there, or was lost in part with the machine's power."""
-    try:
-        record: Record = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None
-    return record
 
 
 def process_of(pid: int, container: str) -> proctree.Process | None:

@@ -31,6 +31,7 @@ from kaos.runtime.container.engine import (
 from kaos.runtime.container.records import Handle
 from kaos.runtime.container.script import interpreter, trouble
 from kaos.runtime.exclusive import locked
+from kaos.runtime.records import Record, read
 from kaos.runtime.userenv import INSTANCE
 
 LABEL = "kaos"
@@ -108,7 +109,7 @@ class ContainerRuntime(Runtime):
             before = self.find(directory)
             if before is not None:
                 if self.observe(before).state is RunState.RUNNING:
-                    there = (records.read(directory / records.LAUNCH) or {}).get("run_id")
+                    there = (read(directory / records.LAUNCH) or {}).get("run_id")
                     if there != run_id:
                         raise ConflictError(f"Run {there} is still alive in the directory of {run_id}.")
                     return before
@@ -120,7 +121,7 @@ class ContainerRuntime(Runtime):
 
     def find(self, directory: Path) -> str | None:
         """Return the handle of the run that was last launched in a directory, or None."""
-        order = records.read(directory / records.LAUNCH)
+        order = read(directory / records.LAUNCH)
         if order is None:
             return None
         return Handle(engine=order["engine"], directory=directory, key=order["key"]).encode().decode()
@@ -256,7 +257,7 @@ class ContainerRuntime(Runtime):
             return f"{os.geteuid()}:{os.getegid()}", ""
         return (self.user or None) if not image.user else None, ""
 
-    def _ask(self, run: Handle, order: records.Record) -> RunStatus:
+    def _ask(self, run: Handle, order: Record) -> RunStatus:
         """Return how the run is from its container; keep its end and remove it, if it has ended."""
         engine = engine_named(run.engine)
         state = _patiently(engine, run.container, self.patience)
@@ -293,7 +294,7 @@ class ContainerRuntime(Runtime):
         run.write(records.EXIT, status=status.model_dump(mode="json"))
         return status
 
-    def _ended(self, run: Handle, order: records.Record, state: ContainerState) -> RunStatus:
+    def _ended(self, run: Handle, order: Record, state: ContainerState) -> RunStatus:
         code, terminated = state.exit_code, run.record(records.TERMINATE) is not None
         memory = code != 0 and (state.out_of_memory or (run.directory / OUT_OF_MEMORY).exists())
         # With control groups of version 1 podman does not always see it: but nobody else sends SIGKILL, for
@@ -317,7 +318,7 @@ class ContainerRuntime(Runtime):
             ended_at=state.ended_at,
         )
 
-    def _never_began(self, run: Handle, order: records.Record, code: int, reason: str) -> tuple[int, str]:
+    def _never_began(self, run: Handle, order: Record, code: int, reason: str) -> tuple[int, str]:
         """Return the exit code and the reason of a script that could not be started."""
         content, _ = logs.read_log(engine_named(run.engine), run, 0)
         match = _NO_EXEC.search(content.decode(errors="replace").strip()[-1000:])
